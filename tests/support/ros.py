@@ -1,0 +1,205 @@
+"""A node under test in a process of its own, and a peer that talks to it over DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
+from yolo_trt_node.node.messages import image_message
+
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+PATIENCE_S = 20.0
+
+
+def executable(name: str) -> str:
+    """Path of an executable of the installed package."""
+    return str(Path(get_package_prefix("yolo_trt_node"), "lib", "yolo_trt_node", name))
+
+
+def dds_environment(domain: int) -> dict[str, str]:
+    """The environment of a process on a DDS domain of its own, with the shipped profile for large frames."""
+    profile = Path(get_package_share_directory("yolo_trt_node"), "config", "dds", "fastdds_large_frames.xml")
+    return {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class NodeProcess:
+    """A ROS executable as a child process, with its log at hand."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip())
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_for_log(self, text: str, patience_s: float = PATIENCE_S) -> None:
+        wait_until(lambda: text in self.log or not self.alive, patience_s)
+        assert text in self.log, f"{text!r} is not in the log:\n{self.log}"
+
+    def stop(self, number: int = signal.SIGINT, patience_s: float = 10.0) -> int:
+        """Send a signal and return the exit status."""
+        self._process.send_signal(number)
+        try:
+            return self._process.wait(patience_s)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        if self.alive:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(5)
+        self._process.stdout.close()
+
+
+@contextmanager
+def detector_node(
+    environment: dict[str, str], parameters: dict[str, object], arguments: list[str] = ()
+) -> Iterator[NodeProcess]:
+    """Run the node with parameters (as ``-p name:=value``)."""
+    command = [executable("detector_node"), "--ros-args", *arguments]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    process = NodeProcess(command, environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
+    end = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Peer:
+    """The other side: a camera, a planner and an operator in one node, spun in a thread."""
+
+    def __init__(self, domain: int) -> None:
+        self._context = rclpy.Context()
+        self._context.init(domain_id=domain)
+        self.node = rclpy.create_node("peer", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.images = self.node.create_publisher(Image, "image", 10)
+        self.detections: list[Detection2DArray] = []
+        self.label_infos: list[LabelInfo] = []
+        self.vision_infos: list[VisionInfo] = []
+        self.node.create_subscription(Detection2DArray, "detections", self.detections.append, 100)
+        self.node.create_subscription(LabelInfo, "label_info", self.label_infos.append, LATCHED)
+        self.node.create_subscription(VisionInfo, "vision_info", self.vision_infos.append, LATCHED)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._stopping:
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self._stopping = True
+        self._thread.join()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def call(self, kind: type, service: str, request: object, patience_s: float = PATIENCE_S) -> object:
+        client = self.node.create_client(kind, service)
+        try:
+            assert client.wait_for_service(patience_s), f"no service {service}"
+            future = client.call_async(request)
+            assert wait_until(future.done, patience_s), f"no answer from {service}"
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def state(self, node: str = "/yolo_detector") -> str:
+        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+
+    def change_state(self, transition: int, node: str = "/yolo_detector") -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.call(ChangeState, f"{node}/change_state", request).success
+
+    def set_parameter(self, name: str, value: object, node: str = "/yolo_detector") -> tuple[bool, str]:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        (result,) = self.call(SetParameters, f"{node}/set_parameters", request).results
+        return result.successful, result.reason
+
+    def get_parameter(self, name: str, node: str = "/yolo_detector") -> object:
+        answer = self.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=[name]))
+        return Parameter.from_parameter_msg(type("P", (), {"name": name, "value": answer.values[0]})()).value
+
+    def publish(self, pixels: np.ndarray, stamp: tuple[int, int] = (1, 0), frame: str = "camera") -> Header:
+        header = Header(frame_id=frame)
+        header.stamp.sec, header.stamp.nanosec = stamp
+        self.images.publish(image_message(header, pixels))
+        return header
+
+    def detect(self, pixels: np.ndarray, stamp: tuple[int, int] = (1, 0)) -> Detection2DArray:
+        """Publish an image until its detections come; return them."""
+        assert wait_until(lambda: self.images.get_subscription_count() > 0), "nobody subscribed to the image"
+        before = len(self.detections)
+        for _ in range(20):
+            self.publish(pixels, stamp)
+            if wait_until(lambda: len(self.detections) > before, 1.0):
+                return self.detections[-1]
+        raise AssertionError("no detections came")
+
+
+__all__ = [
+    "NodeProcess",
+    "Peer",
+    "State",
+    "Transition",
+    "dds_environment",
+    "detector_node",
+    "executable",
+    "wait_until",
+]

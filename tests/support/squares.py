@@ -1,0 +1,70 @@
+"""A data set and a model so small that training on them takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from yolo_compress import ultralytics_env  # noqa: F401  (must come before any import of Ultralytics)
+from yolo_compress.config import Recipe
+
+from ultralytics.nn.tasks import DetectionModel  # isort: skip
+
+NAMES = ("red", "blue")
+COLOURS = ((30, 30, 220), (220, 30, 30))
+
+
+def write_dataset(root: Path, train: int = 8, val: int = 4, size: int = 96) -> Path:
+    """Write images of red and blue squares on grey, with YOLO labels; return the description."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for folder in ("images", "labels"):
+            (root / split / folder).mkdir(parents=True)
+        for index in range(count):
+            image = rng.integers(90, 150, (size, size, 3)).astype(np.uint8)
+            lines = []
+            for class_id, colour in enumerate(COLOURS):
+                side = int(rng.integers(16, 28))
+                left, top = rng.integers(0, size - side, 2).tolist()
+                cv2.rectangle(image, (left, top), (left + side - 1, top + side - 1), colour, -1)
+                centre = ((left + side / 2) / size, (top + side / 2) / size)
+                lines.append(f"{class_id} {centre[0]} {centre[1]} {side / size} {side / size}")
+            cv2.imwrite(str(root / split / "images" / f"{index}.png"), image)
+            (root / split / "labels" / f"{index}.txt").write_text("\n".join(lines))
+    description = root / "squares.yaml"
+    description.write_text(f"train: train/images\nval: val/images\nnames: {list(NAMES)}\n")
+    return description
+
+
+def make_model(seed: int = 0) -> DetectionModel:
+    """Return a YOLOv8n of two classes whose BatchNorm layers are as uneven as after training."""
+    torch.manual_seed(seed)
+    model = DetectionModel("yolov8n.yaml", nc=len(NAMES), verbose=False).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    model.names = dict(enumerate(NAMES))
+    return model
+
+
+def make_recipe(output: Path, dataset: Path, **changes: object) -> Recipe:
+    train = {"epochs": 1, "batch": 4, "lr": 0.001, "warmup_epochs": 0, "augment": {"mosaic": 0}}
+    return Recipe.model_validate(
+        {
+            "output": output,
+            "input_size": 64,
+            "data": {"yaml": dataset},
+            "teacher": {"model": "yolov8n.yaml", "train": train},
+            "sparsify": {"strength": 0.5, "train": train},
+            "prune": {"macs": 0.4},
+            "distill": {"weight": 1.0, "train": train},
+            "evaluate": {"latency_rounds": 2},
+            **changes,
+        }
+    )

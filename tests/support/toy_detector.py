@@ -1,0 +1,155 @@
+"""A detector whose answers can be computed by hand, as a real ONNX file.
+
+It has YOLOv8's interface (raw head, stride 8) and three classes: red, green and blue. A cell of 8 x 8 network
+pixels that is filled with a class's colour scores 1 for it and yields one box of `BOX` network pixels,
+centred on the cell. Everything else scores 0, so tests know each box exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+NAMES = ("red", "green", "blue")
+CELL = 8
+BOX = (16.0, 24.0)  # width, height in network pixels
+BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
+
+
+def model_card(height: int, width: int, **changes) -> dict:
+    """A complete model card as `yolo-compress export` writes it."""
+    card = {
+        "format_version": 1,
+        "task": "detect",
+        "names": list(NAMES),
+        "input": {
+            "height": height,
+            "width": width,
+            "channels": "RGB",
+            "scale": 1 / 255,
+            "letterbox_colour": [114, 114, 114],
+        },
+        "head": "raw",
+        "stride": 8,
+        "score_threshold": 0.5,
+        "iou_threshold": 0.7,
+    }
+    card.update(changes)
+    return card
+
+
+def write_toy_detector(
+    path: Path,
+    *,
+    size: tuple[int, int] = (64, 64),
+    static: bool = False,
+    metadata: dict[str, str] | None = None,
+    half: bool = False,
+) -> Path:
+    """Write the toy detector.
+
+    Args:
+        path: the ONNX file to write.
+        size: nominal (height, width).
+        static: fix batch, height and width in the graph.
+        metadata: ``metadata_props``; by default our own model card.
+        half: float16 tensors at the input.
+    """
+    height, width = size
+    axes = [1, 3, height, width] if static else ["batch", 3, "height", "width"]
+    # Weights of a 1x1 convolution over RGB: a class's channel counts for it, the others against it.
+    weights = np.full((3, 3, 1, 1), -1.0, np.float32)
+    weights[range(3), range(3)] = 1.0
+
+    def constant(name: str, value: object) -> TensorProto:
+        return numpy_helper.from_array(np.asarray(value), name)
+
+    first = [helper.make_node("Cast", ["images"], ["input"], to=TensorProto.FLOAT)]
+    nodes = [
+        *first,
+        helper.make_node("AveragePool", ["input"], ["pooled"], kernel_shape=[CELL] * 2, strides=[CELL] * 2),
+        helper.make_node("Conv", ["pooled", "weights"], ["contrast"]),
+        helper.make_node("Clip", ["contrast", "zero", "one"], ["scores"]),
+        # Positions by counting ones, so that the graph serves every height and width.
+        helper.make_node("Slice", ["pooled", "from0", "to1", "channel_axis"], ["plane"]),
+        helper.make_node("Mul", ["plane", "zero"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "one"], ["ones"]),
+        helper.make_node("CumSum", ["ones", "axis3"], ["column"]),
+        helper.make_node("CumSum", ["ones", "axis2"], ["row"]),
+        helper.make_node("Sub", ["column", "half_cell"], ["column_centre"]),
+        helper.make_node("Sub", ["row", "half_cell"], ["row_centre"]),
+        helper.make_node("Mul", ["column_centre", "cell"], ["x"]),
+        helper.make_node("Mul", ["row_centre", "cell"], ["y"]),
+        helper.make_node("Mul", ["ones", "box_width"], ["w"]),
+        helper.make_node("Mul", ["ones", "box_height"], ["h"]),
+        helper.make_node("Concat", ["x", "y", "w", "h", "scores"], ["grid"], axis=1),
+        helper.make_node("Reshape", ["grid", "flat"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT16 if half else TensorProto.FLOAT, axes)],
+        [
+            helper.make_tensor_value_info(
+                "output0",
+                TensorProto.FLOAT,
+                [1 if static else "batch", 7, (height // CELL) * (width // CELL) if static else "anchors"],
+            )
+        ],
+        [
+            constant("weights", weights),
+            constant("zero", np.float32(0)),
+            constant("one", np.float32(1)),
+            constant("half_cell", np.float32(0.5)),
+            constant("cell", np.float32(CELL)),
+            constant("box_width", np.float32(BOX[0])),
+            constant("box_height", np.float32(BOX[1])),
+            constant("axis2", np.int64(2)),
+            constant("axis3", np.int64(3)),
+            constant("from0", np.array([0], np.int64)),
+            constant("to1", np.array([1], np.int64)),
+            constant("channel_axis", np.array([1], np.int64)),
+            constant("flat", np.array([0, 7, -1], np.int64)),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if metadata is None:
+        metadata = {"model_card": json.dumps(model_card(height, width))}
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def paint_cells(
+    image: np.ndarray,
+    cells: list[tuple[int, int, str]],
+    network_pixel: float = 1.0,
+    offset: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """Fill network cells (row, column, class name) of an image H x W x 3 uint8 BGR with their class's colour.
+
+    Args:
+        image: painted in place and returned.
+        cells: which cells of the network's grid.
+        network_pixel: image pixels per network pixel.
+        offset: rows and columns of padding in the network's input, in network pixels.
+    """
+    for row, column, name in cells:
+        top, left = (
+            round((index * CELL - pad) * network_pixel)
+            for index, pad in zip((row, column), offset, strict=True)
+        )
+        side = round(CELL * network_pixel)
+        image[top : top + side, left : left + side] = BGR[name]
+    return image
+
+
+def expected_box(row: int, column: int) -> tuple[float, float, float, float]:
+    """The toy's box for a cell, x1 y1 x2 y2 in network pixels."""
+    x, y = (column + 0.5) * CELL, (row + 0.5) * CELL
+    return x - BOX[0] / 2, y - BOX[1] / 2, x + BOX[0] / 2, y + BOX[1] / 2

@@ -1,0 +1,82 @@
+"""The letterbox: geometry, pixels, and the way back."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor, matched_shape
+
+sides = st.integers(1, 4000)
+
+
+@given(sides, sides)
+def test_scaled_image_lies_inside_the_input(height, width):
+    box = Letterbox.fit(height, width, 384, 640)
+    assert 0 <= box.top <= box.top + box.scaled_height <= 384
+    assert 0 <= box.left <= box.left + box.scaled_width <= 640
+
+
+@given(sides, sides)
+def test_corners_of_the_image_return_to_themselves(height, width):
+    box = Letterbox.fit(height, width, 640, 640)
+    network = np.array(
+        [[box.left, box.top, box.left + width * box.scale, box.top + height * box.scale]], np.float32
+    )
+    np.testing.assert_allclose(
+        box.to_image(network)[0], [0, 0, width, height], atol=max(height, width) * 1e-4
+    )
+
+
+@given(sides, sides)
+def test_matched_shape_holds_the_image_at_full_scale_and_wastes_less_than_a_stride(height, width):
+    rows, columns = matched_shape(height, width, 640, 640, 32)
+    assert rows % 32 == columns % 32 == 0
+    assert rows <= 640
+    assert columns <= 640
+    scale = min(640 / height, 640 / width)
+    assert rows >= round(height * scale)
+    assert columns >= round(width * scale)
+    assert rows - height * scale <= 32
+    assert columns - width * scale <= 32
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        ((1080, 1920), (384, 640)),
+        ((480, 640), (480, 640)),
+        ((1920, 1080), (640, 384)),
+        ((512, 640), (512, 640)),
+    ],
+)
+def test_common_cameras(size, shape):
+    assert matched_shape(*size, 640, 640, 32) == shape
+
+
+def test_an_odd_row_of_padding_lies_below_as_in_ultralytics():
+    box = Letterbox.fit(63, 64, 64, 64)
+    assert (box.top, box.left, box.scaled_height) == (0, 0, 63)
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_pixels_equal_the_plain_definition(channels):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (45, 80, 3), np.uint8)
+    batch, (layout,) = Preprocessor(32, 48, channels=channels, scale=1 / 255, colour=(114, 114, 114))([image])
+    wanted = np.full((32, 48, 3), 114, np.uint8)
+    scaled = cv2.resize(image, (layout.scaled_width, layout.scaled_height), interpolation=cv2.INTER_LINEAR)
+    wanted[
+        layout.top : layout.top + layout.scaled_height, layout.left : layout.left + layout.scaled_width
+    ] = scaled
+    ordered = wanted[..., ::-1] if channels == "RGB" else wanted
+    np.testing.assert_allclose(batch[0], ordered.transpose(2, 0, 1).astype(np.float32) / 255, atol=1e-6)
+
+
+def test_a_read_only_view_with_padded_rows_is_read():
+    wide = np.random.default_rng(1).integers(0, 256, (20, 40, 3), np.uint8)
+    view = wide[:, :30]
+    view.flags.writeable = False
+    preprocess = Preprocessor(32, 32, channels="RGB", scale=1.0, colour=(0, 0, 0))
+    padded = preprocess([view])[0].copy()
+    np.testing.assert_array_equal(padded, preprocess([np.ascontiguousarray(view)])[0])

@@ -1,0 +1,43 @@
+"""Build the ROS 2 package (``colcon build``) or install the ROS-free detector alone (``pip install``)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "yolo_trt_node"
+
+
+def shared(folder: str) -> list[tuple[str, list[str]]]:
+    """List a folder's files as data files of the package's share, one entry a sub-folder."""
+    folders = [Path(folder), *(path for path in Path(folder).rglob("*") if path.is_dir())]
+    return [
+        (f"share/{NAME}/{path}", [str(file) for file in sorted(path.iterdir()) if file.is_file()])
+        for path in folders
+    ]
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Object detection on camera topics",
+    license="Apache-2.0",
+    maintainer="yolo_trt_node maintainers",
+    maintainer_email="maintainers@yolo-trt-node.example.org",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *shared("launch"),
+        *shared("config"),
+    ],
+    # ROS resolves the other dependencies (package.xml); naming them here would break on apt's OpenCV.
+    install_requires=["setuptools"],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            f"detector_node = {NAME}.node.detector_node:main",
+            f"play_bag = {NAME}.replay.play_bag:main",
+            f"record_bag = {NAME}.replay.record_bag:main",
+        ]
+    },
+)

@@ -1,0 +1,1 @@
+"""Object detection on ROS 2 camera topics: a ROS-free detector and the node that flies it."""

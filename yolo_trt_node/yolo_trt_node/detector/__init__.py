@@ -1,0 +1,11 @@
+"""Image in, boxes out; no ROS, no torch.
+
+``Detector.load(path, options).detect(images)`` is all that a caller needs. An image goes through
+``letterbox`` (camera pixels to network tensor), a ``backend`` (tensor to raw prediction) and ``decode``
+(raw prediction to boxes in camera pixels); ``card`` is what the model says of itself.
+"""
+
+from yolo_trt_node.detector.card import ModelCard, ModelError
+from yolo_trt_node.detector.detector import Detections, Detector, DetectorOptions
+
+__all__ = ["Detections", "Detector", "DetectorOptions", "ModelCard", "ModelError"]

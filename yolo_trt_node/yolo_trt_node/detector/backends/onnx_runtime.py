@@ -1,0 +1,105 @@
+"""The ONNX Runtime backend: any machine, no GPU needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from yolo_trt_node.detector.card import ModelError, TensorSpec
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+_FATAL_ONLY = 4
+
+
+class OnnxModel:
+    """An ONNX file opened by ONNX Runtime.
+
+    Attributes:
+        backend: ``onnxruntime``.
+        metadata: the file's ``metadata_props``.
+        inputs: the graph's inputs.
+        outputs: the graph's outputs.
+    """
+
+    backend = "onnxruntime"
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        """Read the file without optimising the graph yet.
+
+        Args:
+            path: the ONNX file.
+            threads: threads for inference; 0 for one per core this process may use.
+
+        Raises:
+            ModelError: the file is no ONNX model that this ONNX Runtime can read.
+        """
+        self._path = path
+        self._threads = threads or len(os.sched_getaffinity(0))
+        options = self._options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        probe = self._open(options)
+        self.metadata: Mapping[str, str] = dict(probe.get_modelmeta().custom_metadata_map)
+        self.inputs = tuple(map(_spec, probe.get_inputs()))
+        self.outputs = tuple(map(_spec, probe.get_outputs()))
+        # The names of free dimensions, by position: what `session` pins down.
+        self._free = [d if isinstance(d, str) else None for d in probe.get_inputs()[0].shape]
+
+    def session(self, height: int, width: int) -> OnnxSession:
+        """Compile for an input height and width in pixels.
+
+        Free dimensions are fixed before the graph is optimised, so that ONNX Runtime folds the anchor grid
+        and every shape computation to constants.
+        """
+        options = self._options()
+        for name, size in zip(self._free[2:], (height, width), strict=False):
+            if name is not None:
+                options.add_free_dimension_override_by_name(name, size)
+        return OnnxSession(self._open(options))
+
+    def _options(self) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL_ONLY  # what fails is raised, and told by us
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # Spinning threads answer about 10 % sooner and burn the CPU that the rest of the drone needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def _open(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        try:
+            return onnxruntime.InferenceSession(
+                str(self._path), sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        # ONNX Runtime raises a class of its own for every status code, with no common base but Exception.
+        except Exception as error:
+            size = self._path.stat().st_size if self._path.exists() else 0
+            raise ModelError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot read {self._path} ({size} bytes): "
+                f"{str(error).strip()}. The file is damaged, cut short, or made for a newer version: copy or "
+                "export it again"
+            ) from error
+
+
+class OnnxSession:
+    """One ONNX Runtime session for one input shape."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        """Take a session of a model with one input and one output."""
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._dtype = np.dtype(_DTYPES[session.get_inputs()[0].type])
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run a batch N x 3 x height x width float32; return the prediction, N first, float32."""
+        (prediction,) = self._session.run(None, {self._input: batch.astype(self._dtype, copy=False)})
+        return np.asarray(prediction, np.float32)
+
+
+def _spec(value: onnxruntime.NodeArg) -> TensorSpec:
+    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+    return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)

@@ -1,0 +1,288 @@
+"""The detector: camera images in, boxes in camera pixels out."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolo_trt_node.detector.backends import ModelFile, Session, open_model
+from yolo_trt_node.detector.card import ModelCard, ModelError, read_card
+from yolo_trt_node.detector.decode import decode_end2end, decode_raw
+from yolo_trt_node.detector.letterbox import Preprocessor, matched_shape
+
+# Cameras of more shapes than this on one detector share; the one unused longest is compiled again.
+_SHAPES_KEPT = 4
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """How to run a model; `None` means what the model's card says.
+
+    Attributes:
+        backend: ``auto`` or the name of a backend.
+        input_shape: ``auto`` (match each image's aspect where the model allows it), ``square`` (the model's
+            nominal size) or ``HEIGHTxWIDTH``.
+        score_threshold: boxes that score less or equal are dropped, 0 to 1.
+        iou_threshold: of two boxes of a class that overlap more, the weaker is dropped, 0 to 1.
+        max_det: at most so many boxes an image.
+        classes: names or ids (as text) of the classes wanted; empty for all.
+        threads: CPU threads for inference; 0 for one per core this process may use.
+    """
+
+    backend: str = "auto"
+    input_shape: str = "auto"
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_det: int = 300
+    classes: tuple[str, ...] = ()
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "iou_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} is {value}, but must lie between 0 and 1")
+        if self.max_det < 1:
+            raise ValueError(f"max_det is {self.max_det}, but must be at least 1")
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}, but must be 0 (one per core) or more")
+        if self.input_shape not in ("auto", "square"):
+            parse_shape(self.input_shape)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image.
+
+    Attributes:
+        boxes: N x 4 float32, x1 y1 x2 y2 in pixels of the original image, clipped to it.
+        scores: N float32, descending.
+        class_ids: N int32, positions in the card's names.
+        timing: seconds that each stage (``preprocess``, ``inference``, ``postprocess``) took for the batch
+            that the image was in.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+    timing: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Detector:
+    """A loaded model. Not thread-safe: one thread calls `detect` at a time.
+
+    Attributes:
+        path: the model file.
+        card: what the model says of itself.
+        options: the options in force.
+        backend: name of the backend that runs it.
+    """
+
+    def __init__(self, path: Path, model: ModelFile, card: ModelCard, options: DetectorOptions) -> None:
+        """Use `Detector.load`."""
+        self.path = path
+        self.card = card
+        self.backend = model.backend
+        self._model = model
+        self._prepared: OrderedDict[tuple[int, int], tuple[Preprocessor, Session]] = OrderedDict()
+        self.options = options
+        self._wanted = _class_mask(card, options.classes)
+        self._fixed_shape = _fixed_shape(card, options.input_shape)
+
+    @classmethod
+    def load(cls, path: str | Path, options: DetectorOptions | None = None) -> Detector:
+        """Load a model.
+
+        Args:
+            path: an ONNX file, ours or a stock Ultralytics export; ``~`` is expanded.
+            options: how to run it.
+
+        Raises:
+            ModelError: the file is missing, damaged or no detector, or does not allow the options.
+            ValueError: an option is out of range.
+        """
+        options = options or DetectorOptions()
+        file = Path(path).expanduser()
+        model = open_model(file, backend=options.backend, threads=options.threads)
+        try:
+            card = read_card(model.metadata, model.inputs, model.outputs)
+        except ModelError as error:
+            raise ModelError(f"{file}: {error}") from error
+        return cls(file, model, card, options)
+
+    @property
+    def score_threshold(self) -> float:
+        """The score cut in force."""
+        given = self.options.score_threshold
+        return self.card.score_threshold if given is None else given
+
+    @property
+    def iou_threshold(self) -> float:
+        """The IoU threshold in force."""
+        given = self.options.iou_threshold
+        return self.card.iou_threshold if given is None else given
+
+    def set_options(
+        self,
+        *,
+        score_threshold: float | None,
+        iou_threshold: float | None,
+        max_det: int,
+        classes: tuple[str, ...],
+    ) -> None:
+        """Change what may change between two images.
+
+        Raises:
+            ValueError: a value is out of range or names a class the model does not have; nothing changes.
+        """
+        options = replace(
+            self.options,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_det=max_det,
+            classes=classes,
+        )
+        self._wanted = _class_mask(self.card, classes)
+        self.options = options
+
+    def input_shape(self, image_height: int, image_width: int) -> tuple[int, int]:
+        """Return the network's input (height, width) for an image of the given size, all in pixels."""
+        if self._fixed_shape is not None:
+            return self._fixed_shape
+        return matched_shape(image_height, image_width, self.card.height, self.card.width, self.card.stride)
+
+    def prepare(self, image_height: int, image_width: int) -> tuple[int, int]:
+        """Compile for images of a size and run once, so that the first real frame does not wait.
+
+        Returns:
+            The network's input (height, width) for them.
+        """
+        self.detect([np.zeros((image_height, image_width, 3), np.uint8)])
+        return self.input_shape(image_height, image_width)
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Find objects in images.
+
+        Args:
+            images: H x W x 3 uint8 BGR arrays, sizes may differ.
+
+        Returns:
+            One `Detections` an image, in the order given.
+
+        Raises:
+            ValueError: an image has another type or shape, or is empty.
+        """
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+                raise ValueError(
+                    f"image {index} is {image.dtype}{list(image.shape)}; expected a non-empty uint8 array of "
+                    "shape [height, width, 3] in BGR order"
+                )
+            groups.setdefault(self.input_shape(*image.shape[:2]), []).append(index)
+        results: dict[int, Detections] = {}
+        for shape, members in groups.items():
+            size = self.card.fixed_batch or len(members)
+            for start in range(0, len(members), size):
+                chunk = members[start : start + size]
+                found = self._run(shape, [images[i] for i in chunk])
+                results.update(zip(chunk, found, strict=True))
+        return [results[index] for index in range(len(images))]
+
+    def _run(self, shape: tuple[int, int], images: list[NDArray[np.uint8]]) -> list[Detections]:
+        preprocess, session = self._session(shape)
+        started = time.perf_counter()
+        # A model with a fixed batch gets it full: the last image is repeated and its doubles ignored.
+        missing = (self.card.fixed_batch or len(images)) - len(images)
+        batch, layouts = preprocess(images + images[-1:] * missing)
+        prepared = time.perf_counter()
+        predictions = session.infer(batch)
+        inferred = time.perf_counter()
+        decoded = []
+        for prediction, layout in zip(predictions, layouts[: len(images)], strict=False):
+            if self.card.head == "raw":
+                boxes, scores, class_ids = decode_raw(
+                    prediction,
+                    classes=self._wanted,
+                    score_threshold=self.score_threshold,
+                    iou_threshold=self.iou_threshold,
+                    max_det=self.options.max_det,
+                )
+            else:
+                boxes, scores, class_ids = decode_end2end(
+                    prediction,
+                    classes=self._wanted,
+                    score_threshold=self.score_threshold,
+                    max_det=self.options.max_det,
+                )
+            decoded.append((layout.to_image(boxes), scores, class_ids))
+        timing = {
+            "preprocess": prepared - started,
+            "inference": inferred - prepared,
+            "postprocess": time.perf_counter() - inferred,
+        }
+        return [Detections(*parts, timing=timing) for parts in decoded]
+
+    def _session(self, shape: tuple[int, int]) -> tuple[Preprocessor, Session]:
+        if shape not in self._prepared:
+            if len(self._prepared) >= _SHAPES_KEPT:
+                self._prepared.popitem(last=False)
+            preprocess = Preprocessor(
+                *shape,
+                channels=self.card.channels,
+                scale=self.card.scale,
+                colour=self.card.letterbox_colour,
+            )
+            self._prepared[shape] = (preprocess, self._model.session(*shape))
+        self._prepared.move_to_end(shape)
+        return self._prepared[shape]
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """Read ``HEIGHTxWIDTH`` in pixels, as in ``384x640``."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise ValueError(f"input_shape is {text!r}; use auto, square or HEIGHTxWIDTH such as 384x640")
+    return int(height), int(width)
+
+
+def _fixed_shape(card: ModelCard, wanted: str) -> tuple[int, int] | None:
+    """Return the one input shape to use, or ``None`` where it follows each image's aspect."""
+    free = card.fixed_height is None and card.fixed_width is None
+    if wanted == "auto":
+        # A model that fixes one side only (rare) gets its nominal size for both.
+        return None if free else (card.height, card.width)
+    if wanted == "square":
+        return card.height, card.width
+    height, width = parse_shape(wanted)
+    if height % card.stride or width % card.stride:
+        raise ModelError(f"input_shape {wanted}: both sides must be multiples of the stride {card.stride}")
+    for side, asked, fixed in (("height", height, card.fixed_height), ("width", width, card.fixed_width)):
+        if fixed is not None and asked != fixed:
+            raise ModelError(
+                f"input_shape {wanted}: the model's input {side} is fixed at {fixed}; use input_shape auto, "
+                "or export the model with free height and width (`yolo-compress export`)"
+            )
+    return height, width
+
+
+def _class_mask(card: ModelCard, wanted: Sequence[str]) -> NDArray[np.bool_]:
+    """Turn class names or ids into nc booleans; no names at all means every class."""
+    mask = np.zeros(len(card.names), np.bool_)
+    for entry in wanted:
+        if entry in card.names:
+            mask[card.names.index(entry)] = True
+        elif entry.isdecimal() and int(entry) < len(card.names):
+            mask[int(entry)] = True
+        else:
+            raise ValueError(f"classes: the model has no class {entry!r}; it has " + ", ".join(card.names))
+    return mask if wanted else ~mask

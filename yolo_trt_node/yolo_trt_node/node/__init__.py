@@ -1,0 +1,1 @@
+"""The ROS side: parameters, life cycle, topics and messages around the ROS-free detector."""

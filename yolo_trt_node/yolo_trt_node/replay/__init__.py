@@ -1,0 +1,1 @@
+"""Flights from bags and into bags, also on machines without rosbag2."""
