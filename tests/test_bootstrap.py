@@ -1,0 +1,96 @@
+"""Set-up says what is missing, and does again only what has changed."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "ros2_ws" / "bootstrap.py"
+
+
+@pytest.fixture
+def bootstrap():
+    spec = importlib.util.spec_from_file_location("bootstrap", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_missing_tools_are_named_with_their_apt_packages(bootstrap, monkeypatch):
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda command: None)
+    with pytest.raises(bootstrap.SetupError, match=r"apt-get install build-essential cmake") as raised:
+        bootstrap.check_tools()
+    assert "missing on this machine: cc, c++, cmake, make" in str(raised.value)
+
+
+def test_missing_python_headers_name_the_package_of_this_python(bootstrap, monkeypatch, tmp_path):
+    monkeypatch.setattr(bootstrap.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(bootstrap.SetupError, match=rf"python3\.{sys.version_info[1]}-dev"):
+        bootstrap.check_tools()
+
+
+@pytest.mark.parametrize("version", [(3, 9, 18), (3, 13, 0)])
+def test_other_pythons_are_refused_with_the_way_to_name_another(bootstrap, monkeypatch, version):
+    monkeypatch.setattr(bootstrap.sys, "version_info", version)
+    with pytest.raises(bootstrap.SetupError, match=r"needed is 3\.10 to 3\.12.*make PYTHON="):
+        bootstrap.check_tools()
+
+
+def test_a_ros_distro_without_its_prefix_is_an_error_not_a_fallback(bootstrap, monkeypatch, tmp_path):
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    with pytest.raises(bootstrap.SetupError, match="ROS_DISTRO is humble, but no prefix"):
+        bootstrap.sourced_ros()
+
+
+def test_without_ros_distro_the_wheels_are_used(bootstrap, monkeypatch):
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    assert bootstrap.sourced_ros() is None
+
+
+def test_a_sourced_vision_msgs_is_found_and_our_own_build_is_not_taken_for_one(
+    bootstrap, monkeypatch, tmp_path
+):
+    (tmp_path / "share" / "vision_msgs").mkdir(parents=True)
+    (tmp_path / "share" / "vision_msgs" / "package.xml").touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    assert bootstrap.has_vision_msgs()
+    monkeypatch.setattr(bootstrap, "WORKSPACE", tmp_path.parent)
+    assert not bootstrap.has_vision_msgs()
+
+
+def test_fingerprints_follow_content_and_names(bootstrap, tmp_path):
+    file = tmp_path / "a"
+    file.write_text("1")
+    before = bootstrap.fingerprint([file])
+    assert bootstrap.fingerprint([file]) == before
+    file.write_text("2")
+    assert bootstrap.fingerprint([file]) != before
+    assert bootstrap.fingerprint(["x"]) != bootstrap.fingerprint(["y"])
+
+
+def test_wheels_are_mended_to_this_machines_python(bootstrap, monkeypatch, tmp_path):
+    (tmp_path / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+    cmake = tmp_path / "share" / "pkg" / "cmake" / "export.cmake"
+    cmake.parent.mkdir(parents=True)
+    cmake.write_text(
+        'set(x "/opt/python/cp311-cp311/include/python3.11;'
+        '/opt/python/cp311-cp311/lib/python3.11/site-packages/numpy")'
+    )
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path)
+    bootstrap.mend_wheels()
+    mended = cmake.read_text()
+    assert "/opt/python" not in mended
+    assert bootstrap.sysconfig.get_path("include") in mended
+    assert f"{tmp_path}/lib/python3.11/site-packages/numpy" in mended
+
+
+def test_every_pin_is_readable_and_torch_and_torchvision_are_both_pinned():
+    pins = [
+        line
+        for line in (SCRIPT.parents[1] / "constraints.txt").read_text().splitlines()
+        if line and line[0] != "#"
+    ]
+    assert all("==" in pin for pin in pins)
+    assert {"torch", "torchvision"} <= {pin.split("==")[0] for pin in pins}

@@ -1,0 +1,119 @@
+"""The demo's parts: the flight's bag, the flight over DDS, the report."""
+
+import numpy as np
+import pytest
+from support.toy_detector import paint_cells, write_toy_detector
+
+from yolo_compress.data.visdrone import Annotation
+from yolo_compress.demo.flight import RecordedFlight, Shot, truth_of, write_flight
+from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
+from yolo_compress.demo.replay import FlownModel, fly
+from yolo_compress.demo.report import Rows, flight_table, write_report
+from yolo_compress.errors import UserError
+from yolo_compress.evaluation import Found, GroundTruth, score
+
+NAMES = ("red", "green", "blue")
+FRAMES = 12
+FPS = 20.0
+
+
+def shot(index: int) -> Shot:
+    """640 x 320 pixels, ten times the toy's input, with one red cell that wanders."""
+    column = 2 + index % 4
+    image = paint_cells(np.full((320, 640, 3), 114, np.uint8), [(1, column, "red")], network_pixel=10)
+    # The toy answers 16 x 24 network pixels around the cell's centre.
+    box = [(column * 8 + 4 - 8) * 10, (8 + 4 - 12) * 10, 160, 240]
+    truth = GroundTruth(np.array([box], float), np.array([0]), np.array([[600.0, 300, 40, 20]]))
+    return Shot(image, truth, ("7",))
+
+
+@pytest.fixture(scope="module")
+def flight(tmp_path_factory):
+    bag = tmp_path_factory.mktemp("flight") / "bag"
+    assert write_flight(bag, (shot(i) for i in range(FRAMES)), FPS, lambda done: None) == FRAMES
+    return RecordedFlight(bag)
+
+
+def test_images_truth_and_rhythm_come_back_from_the_bag(flight):
+    assert len(flight) == FRAMES
+    assert flight.duration_s == pytest.approx((FRAMES - 1) / FPS)
+    image = flight.images([5])[5]
+    np.testing.assert_array_equal(image, shot(5).image)
+    for index, truth in enumerate(flight.truths):
+        np.testing.assert_allclose(truth.boxes, shot(index).truth.boxes)
+        np.testing.assert_allclose(truth.ignored, shot(index).truth.ignored)
+        assert truth.class_ids.tolist() == [0]
+
+
+def test_annotations_become_objects_and_regions_in_which_nothing_counts():
+    truth = truth_of(
+        [
+            Annotation(1, 2, 3, 4, 1, 4),
+            Annotation(10, 10, 50, 50, 0, 0),
+            Annotation(5, 5, 9, 9, 1, 11),
+            Annotation(7, 7, 2, 2, 1, 1),
+        ]
+    )
+    assert truth.class_ids.tolist() == [3, 0]
+    assert truth.boxes.tolist() == [[1, 2, 3, 4], [7, 7, 2, 2]]
+    assert truth.ignored.tolist() == [[10, 10, 50, 50], [5, 5, 9, 9]]
+
+
+def test_a_flight_over_dds_is_answered_and_matched_frame_by_frame(flight, tmp_path):
+    told: list[float] = []
+    flown = fly("toy", write_toy_detector(tmp_path / "toy.onnx"), flight, tmp_path / "flown", told.append)
+    assert flown.frames == FRAMES
+    assert len(flown.found) >= FRAMES // 2
+    assert flown.dropped == FRAMES - len(flown.found)
+    for index, found in flown.found.items():
+        np.testing.assert_allclose(found.boxes, shot(index).truth.boxes, atol=1e-3)
+        assert 0 < flown.ages_s[index] < 5
+    answered = sorted(flown.found)
+    assert score(
+        [flight.truths[i] for i in answered], [flown.found[i] for i in answered], 3
+    ).ap50 == pytest.approx(1)
+    assert told == sorted(told)
+
+
+def test_a_model_that_cannot_fly_is_an_error_with_the_nodes_own_words(flight, tmp_path, monkeypatch):
+    monkeypatch.setattr("yolo_compress.demo.replay.START_PATIENCE_S", 5.0)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"cannot read .*broken\.onnx"):
+        fly("broken", broken, flight, tmp_path / "flown", lambda seconds: None)
+
+
+def test_pictures_and_report_are_made_and_need_no_other_file(flight, tmp_path):
+    found = {
+        i: Found(t.boxes, np.array([0.9]), t.class_ids)
+        for i, t in enumerate(flight.truths)
+        if i not in (0, 3)
+    }
+    flown = FlownModel("model <one>", found, dict.fromkeys(found, 0.02), FRAMES, 0.001)
+    frames = choose_frames(flight, [flown])
+    assert len(frames) == 4
+    assert set(frames) <= set(found)
+    contact_sheet(flight, [flown], NAMES, tmp_path / "sheet.png", frames)
+    age_timeline(flight, [flown], tmp_path / "ages.png")
+    accuracy = score([flight.truths[i] for i in found], list(found.values()), 3)
+    table = flight_table([flown], [accuracy], "note")
+    assert list(table.rows[0]) == ["model <one>", "12", "10", "2", "20 ms", "20 ms", "100.0"]
+    write_report(
+        tmp_path / "report.html",
+        title="t",
+        summary="s",
+        stages=Rows(("stage",), [("dense",)], "n"),
+        flights=table,
+        names=NAMES,
+        sheet=tmp_path / "sheet.png",
+        sheet_note="n",
+        ages=tmp_path / "ages.png",
+        command="make demo",
+        seconds=90,
+    )
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "model &lt;one&gt;" in page
+    assert "1.5 minutes" in page
+    assert 'src="http' not in page
+    assert "<script" not in page

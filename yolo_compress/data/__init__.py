@@ -1,0 +1,1 @@
+"""Aerial scenes as code, VisDrone's formats, and data sets on disk."""

@@ -1,0 +1,191 @@
+"""A flight as a rosbag2 bag: camera images, and what is truly to be seen in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from yolo_trt_node.replay.bags import BagWriter, open_bag, read_stamp, typestore
+from yolo_trt_node.replay.record_bag import vision_msgs_definitions
+
+from yolo_compress.data.flight import Flight
+from yolo_compress.data.scenes import SceneSpec
+from yolo_compress.data.visdrone import Annotation
+from yolo_compress.evaluation import GroundTruth
+
+IMAGE_TOPIC = "/camera/image_raw"
+TRUTH_TOPIC = "/ground_truth"
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
+FRAME_ID = "camera"
+# Ignored regions travel in the truth's messages under this class id.
+IGNORED = "ignored"
+
+Image = NDArray[np.uint8]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image of a flight and what is to be found in it.
+
+    Attributes:
+        image: H x W x 3 uint8 BGR.
+        truth: boxes in its pixels.
+        track_ids: one for each box of the truth; empty texts where nothing is tracked.
+    """
+
+    image: Image
+    truth: GroundTruth
+    track_ids: tuple[str, ...]
+
+
+def truth_of(annotations: Sequence[Annotation]) -> GroundTruth:
+    """Sort annotations into objects to be found and regions in which nothing counts."""
+
+    def boxes(chosen: Iterable[Annotation]) -> NDArray[np.float64]:
+        return np.array([(a.left, a.top, a.width, a.height) for a in chosen], np.float64).reshape(-1, 4)
+
+    counted = [a for a in annotations if a.evaluated]
+    ignored = [a for a in annotations if not a.evaluated]
+    # VisDrone's categories count from 1.
+    return GroundTruth(boxes(counted), np.array([a.category - 1 for a in counted], np.int64), boxes(ignored))
+
+
+def generated_shots(seed: int, spec: SceneSpec, frames: int, fps: float) -> Iterator[Shot]:
+    """Render a flight over generated scenes, frame by frame."""
+    for frame in Flight(seed, spec, frames, fps):
+        tracks = tuple(str(a.target_id) for a in frame.annotations if a.evaluated)
+        yield Shot(frame.image, truth_of(frame.annotations), tracks)
+
+
+def write_flight(bag: Path, shots: Iterable[Shot], fps: float, progress: Progress) -> int:
+    """Write a flight into a new bag: images on `IMAGE_TOPIC`, truth with the same stamps on `TRUTH_TOPIC`.
+
+    Returns:
+        The number of frames.
+    """
+    store = typestore(vision_msgs=vision_msgs_definitions())
+    count = 0
+    with BagWriter(bag, store) as writer:
+        for shot in shots:
+            # Any time will do, as long as it is not zero: the player moves all stamps to the present.
+            stamp = 1_000_000_000_000_000_000 + round(count * 1e9 / fps)
+            header = _header(store, stamp)
+            height, width = shot.image.shape[:2]
+            image = store.types[IMAGE_TYPE](
+                header=header,
+                height=height,
+                width=width,
+                encoding="bgr8",
+                is_bigendian=0,
+                step=width * 3,
+                data=np.ascontiguousarray(shot.image).reshape(-1),
+            )
+            writer.write(IMAGE_TOPIC, IMAGE_TYPE, bytes(store.serialize_cdr(image, IMAGE_TYPE)), stamp)
+            truth = _truth_message(store, header, shot)
+            writer.write(
+                TRUTH_TOPIC, DETECTIONS_TYPE, bytes(store.serialize_cdr(truth, DETECTIONS_TYPE)), stamp
+            )
+            count += 1
+            progress(count)
+    return count
+
+
+class RecordedFlight:
+    """A flight's bag, read frame by frame."""
+
+    def __init__(self, bag: Path) -> None:
+        """Read the truth and the stamps; images stay on disk until asked for."""
+        self.bag = bag
+        self._store = typestore(vision_msgs=vision_msgs_definitions())
+        self.truths: list[GroundTruth] = []
+        self.stamps_ns: list[int] = []
+        with open_bag(bag) as reader:
+            self.duration_s = reader.duration / 1e9
+            for _, _, data in reader.messages(_on(reader, TRUTH_TOPIC)):
+                self.stamps_ns.append(read_stamp(data))
+                self.truths.append(_truth(self._store.deserialize_cdr(data, DETECTIONS_TYPE)))
+
+    def __len__(self) -> int:
+        return len(self.truths)
+
+    def images(self, wanted: Sequence[int]) -> dict[int, Image]:
+        """Return frames by index, H x W x 3 uint8 BGR."""
+        chosen = {}
+        with open_bag(self.bag) as reader:
+            for index, (_, _, data) in enumerate(reader.messages(_on(reader, IMAGE_TOPIC))):
+                if index in wanted:
+                    message = self._store.deserialize_cdr(data, IMAGE_TYPE)
+                    chosen[index] = message.data.reshape(message.height, message.width, 3)
+        return chosen
+
+
+def boxes_and_classes(message: Any) -> tuple[NDArray[np.float64], list[str], NDArray[np.float64]]:
+    """Take a Detection2DArray apart: N x 4 left, top, width, height in pixels; class ids; scores."""
+    rows, class_ids, scores = [], [], []
+    for detection in message.detections:
+        box, centre = detection.bbox, detection.bbox.center.position
+        rows.append((centre.x - box.size_x / 2, centre.y - box.size_y / 2, box.size_x, box.size_y))
+        class_ids.append(detection.results[0].hypothesis.class_id)
+        scores.append(detection.results[0].hypothesis.score)
+    return np.array(rows, np.float64).reshape(-1, 4), class_ids, np.array(scores, np.float64)
+
+
+def _on(reader: Any, topic: str) -> list[Any]:
+    return [connection for connection in reader.connections if connection.topic == topic]
+
+
+def _header(store: Any, stamp_ns: int) -> Any:
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    time = store.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    return store.types["std_msgs/msg/Header"](stamp=time, frame_id=FRAME_ID)
+
+
+def _truth(message: Any) -> GroundTruth:
+    boxes, class_ids, _ = boxes_and_classes(message)
+    ignored = np.array([class_id == IGNORED for class_id in class_ids], np.bool_)
+    classes = [int(class_id) for class_id in class_ids if class_id != IGNORED]
+    return GroundTruth(boxes[~ignored], np.array(classes, np.int64), boxes[ignored])
+
+
+def _truth_message(store: Any, header: Any, shot: Shot) -> Any:
+    types: Mapping[str, Any] = store.types
+    point, quaternion = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Quaternion"]
+    nowhere = types["geometry_msgs/msg/PoseWithCovariance"](
+        pose=types["geometry_msgs/msg/Pose"](
+            position=point(x=0.0, y=0.0, z=0.0), orientation=quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
+        ),
+        covariance=np.zeros(36),
+    )
+    truth = shot.truth
+    rows = [
+        (box, str(class_id), track)
+        for box, class_id, track in zip(truth.boxes, truth.class_ids, shot.track_ids, strict=True)
+    ]
+    rows += [(box, IGNORED, "") for box in truth.ignored]
+    detections = []
+    for (left, top, width, height), class_id, track in rows:
+        centre = types["vision_msgs/msg/Point2D"](x=left + width / 2, y=top + height / 2)
+        detections.append(
+            types["vision_msgs/msg/Detection2D"](
+                header=header,
+                results=[
+                    types["vision_msgs/msg/ObjectHypothesisWithPose"](
+                        hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=class_id, score=1.0),
+                        pose=nowhere,
+                    )
+                ],
+                bbox=types["vision_msgs/msg/BoundingBox2D"](
+                    center=types["vision_msgs/msg/Pose2D"](position=centre, theta=0.0),
+                    size_x=float(width),
+                    size_y=float(height),
+                ),
+                id=track,
+            )
+        )
+    return types[DETECTIONS_TYPE](header=header, detections=detections)
