@@ -217,8 +217,8 @@ def _stage_rows(run: RunResult) -> Rows:
             for stage in run.stages
         ],
         "Each stage's exported ONNX file, measured through the detector that flies on "
-        f"{run.stages[0].accuracy.images} scenes never trained on; latency from image to boxes on this machine, "
-        "models in turn in one run.",
+        f"{run.stages[0].accuracy.images} scenes never trained on; latency from image to boxes on this "
+        "machine, models in turn in one run.",
     )
 
 

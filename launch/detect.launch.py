@@ -1,0 +1,273 @@
+"""Start the detector on one camera topic.
+
+ros2 launch yolo_trt_node detect.launch.py model:=drone.onnx image_topic:=/camera/image_raw
+
+The arguments that set a parameter of the node (model, backend, autostart, use_sim_time) are empty by default,
+which leaves the word to the parameter file; given, they win over it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_topic_name import validate_topic_name
+
+PACKAGE = "yolo_trt_node"
+DDS_PROFILE = "config/dds/fastdds_large_frames.xml"
+# Fast DDS 2 (Humble, Jazzy) reads the first name, Fast DDS 3 the second.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+# Any of these set: the user has chosen the transports, and auto leaves them alone.
+TRANSPORT_VARIABLES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
+RESPAWN_DELAY_S = 2.0
+
+NO_MODEL = """\
+no model given. Pass the path of an ONNX file:
+    ros2 launch yolo_trt_node detect.launch.py model:=/path/to/model.onnx image_topic:=/camera/image_raw
+A compressed model for your cameras: yolo-compress run RECIPE.yaml
+A stock one to begin with: yolo export model=yolov8n.pt format=onnx"""
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments; what they mean together is settled when the launch runs."""
+    default_params = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "detect.yaml"])
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "model",
+                default_value="",
+                description="Path of the ONNX model (~ and paths relative to the current folder are fine). "
+                "Required, unless params_file names one.",
+            ),
+            DeclareLaunchArgument(
+                "image_topic",
+                default_value="/camera/image_raw",
+                description="Camera topic, sensor_msgs/Image; a relative name is taken in the namespace.",
+            ),
+            DeclareLaunchArgument(
+                "detections_topic",
+                default_value="detections",
+                description="Topic of the detections, vision_msgs/Detection2DArray; a relative name is taken "
+                "in the namespace, where label_info, vision_info and annotated are too.",
+            ),
+            DeclareLaunchArgument(
+                "namespace",
+                default_value="",
+                description="Namespace of the node and its relative topics, such as uav1.",
+            ),
+            DeclareLaunchArgument(
+                "node_name", default_value="yolo_detector", description="Name of the node."
+            ),
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=default_params,
+                description="YAML file of the node's parameters; the default one explains them all.",
+            ),
+            DeclareLaunchArgument(
+                "backend",
+                default_value="",
+                description="What runs the network, such as onnxruntime; auto takes the best that loads. "
+                "Empty: as in params_file, else auto.",
+            ),
+            DeclareLaunchArgument(
+                "autostart",
+                default_value="",
+                description="true: the node configures and activates itself; false: a lifecycle manager or "
+                "`ros2 lifecycle set` does. Empty: as in params_file, else true.",
+            ),
+            DeclareLaunchArgument(
+                "use_sim_time",
+                default_value="",
+                description="true: time comes from /clock, for a simulation or `ros2 bag play --clock`. "
+                "Empty: as in params_file, else false.",
+            ),
+            DeclareLaunchArgument(
+                "use_respawn",
+                default_value="false",
+                description=f"true: start the node again, after {RESPAWN_DELAY_S:g} s, whenever it ends.",
+            ),
+            DeclareLaunchArgument(
+                "log_level",
+                default_value="info",
+                choices=["debug", "info", "warn", "error", "fatal"],
+                description="Least severity that the node logs.",
+            ),
+            DeclareLaunchArgument(
+                "dds_profile",
+                default_value="auto",
+                description="Fast DDS profile of the node. auto: the shipped one for large images, unless "
+                f"the environment chooses another ({', '.join(TRANSPORT_VARIABLES)}) or RMW_IMPLEMENTATION "
+                "is not Fast DDS; none: leave all as it is; or the path of an XML profile. The process of "
+                "the camera needs the profile too: that cannot be done from here.",
+            ),
+            OpaqueFunction(function=start_detector),
+        ]
+    )
+
+
+def start_detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Check the arguments and start the node.
+
+    Raises:
+        RuntimeError: an argument is missing or wrong; the message says what to pass.
+    """
+    params_file = existing_file(argument(context, "params_file"), "params_file")
+    parameters = given_parameters(context, read_parameters(params_file))
+    profile, profile_note = dds_environment(argument(context, "dds_profile"), context.environment)
+
+    namespace = argument(context, "namespace")
+    name = argument(context, "node_name")
+    # The node's own logger: a level for all of them would bury its messages in those of rcl.
+    outer = context.launch_configurations.get("ros_namespace")
+    full_name = f"{make_namespace_absolute(prefix_namespace(outer, namespace))}/{name}"
+    logger = ".".join(part for part in full_name.split("/") if part)
+
+    # A plain Node: launch needs no ROS node of its own for a detector that drives its own life cycle.
+    node = Node(
+        package=PACKAGE,
+        executable="detector_node",
+        name=name,
+        namespace=namespace,
+        parameters=[params_file, parameters] if parameters else [params_file],
+        remappings=[
+            ("image", topic(context, "image_topic")),
+            ("detections", topic(context, "detections_topic")),
+        ],
+        ros_arguments=["--log-level", f"{logger}:={argument(context, 'log_level')}"],
+        additional_env=profile,
+        output="screen",
+        respawn=boolean("use_respawn", argument(context, "use_respawn")),
+        respawn_delay=RESPAWN_DELAY_S,
+    )
+    return [LogInfo(msg=profile_note), node] if profile_note else [node]
+
+
+def argument(context: LaunchContext, name: str) -> str:
+    """Return a launch argument's value without blanks around it."""
+    return LaunchConfiguration(name).perform(context).strip()
+
+
+def topic(context: LaunchContext, name: str) -> str:
+    """Return a launch argument that names a topic.
+
+    ROS itself would end the node with a parser's error where the name is wrong.
+    """
+    value = argument(context, name)
+    try:
+        validate_topic_name(value)
+    except (InvalidTopicNameException, ValueError) as error:
+        raise RuntimeError(f"{name}:={value} cannot be a topic. {error}") from error
+    return value
+
+
+def given_parameters(context: LaunchContext, from_file: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the node's parameters that launch arguments set.
+
+    Args:
+        context: of the launch.
+        from_file: the parameter sections of params_file.
+    """
+    given: dict[str, Any] = {}
+    model = argument(context, "model")
+    if model:
+        given["model"] = ParameterValue(absolute(model), value_type=str)
+    elif not any(section.get("model") for section in from_file):
+        raise RuntimeError(NO_MODEL)
+    backend = argument(context, "backend")
+    if backend:
+        given["backend"] = ParameterValue(backend, value_type=str)
+    for name in ("autostart", "use_sim_time"):
+        text = argument(context, name)
+        if text:
+            given[name] = boolean(name, text)
+    return given
+
+
+def boolean(name: str, text: str) -> bool:
+    """Read a launch argument as true or false, in the spellings that launch's conditions take."""
+    values = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in values:
+        raise RuntimeError(f"{name}:={text} is neither true nor false")
+    return values[text.lower()]
+
+
+def absolute(path: str) -> str:
+    """Return a path as the caller's shell would have understood it."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def existing_file(path: str, name: str) -> str:
+    """Return the absolute path of a file that a launch argument names."""
+    found = absolute(path)
+    if not os.path.isfile(found):
+        raise RuntimeError(f"{name}:={path}: there is no file {found}")
+    return found
+
+
+def read_parameters(path: str) -> list[dict[str, Any]]:
+    """Return the ``ros__parameters`` sections of a parameter file, whichever nodes they are for.
+
+    ROS itself would end the node with a parser's message that names neither the argument nor a remedy.
+    """
+
+    def sections(content: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(content, Mapping):
+            for key, value in content.items():
+                if key == "ros__parameters" and isinstance(value, Mapping):
+                    yield dict(value)
+                else:
+                    yield from sections(value)
+
+    try:
+        found = list(sections(yaml.safe_load(Path(path).read_text())))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RuntimeError(f"params_file:={path} cannot be read as YAML: {error}") from error
+    if not found:
+        raise RuntimeError(
+            f"params_file:={path} holds no parameters: they belong under a node's name (/** for any) and "
+            "ros__parameters, as in the package's config/detect.yaml"
+        )
+    return found
+
+
+def dds_environment(choice: str, environment: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Decide on the Fast DDS profile of the node.
+
+    Args:
+        choice: the argument dds_profile: auto, none, or a path.
+        environment: that of the launch.
+
+    Returns:
+        The variables to set for the node, and a line for the log; both empty where nothing is to be done.
+    """
+    rmw = environment.get("RMW_IMPLEMENTATION", "")
+    fast_dds = not rmw or rmw.startswith("rmw_fastrtps")
+    if choice == "none":
+        return {}, ""
+    if choice != "auto":
+        if not fast_dds:
+            raise RuntimeError(
+                f"dds_profile:={choice} is a Fast DDS profile, but RMW_IMPLEMENTATION is {rmw}: pass "
+                "dds_profile:=none, or unset RMW_IMPLEMENTATION"
+            )
+        profile = existing_file(choice, "dds_profile")
+        return dict.fromkeys(PROFILE_VARIABLES, profile), f"Fast DDS profile: {profile}"
+    if not fast_dds or any(environment.get(name) for name in TRANSPORT_VARIABLES):
+        return {}, ""
+    profile = str(Path(get_package_share_directory(PACKAGE)) / DDS_PROFILE)
+    return dict.fromkeys(PROFILE_VARIABLES, profile), (
+        "Fast DDS profile for large images (the camera needs it too; dds_profile:=none leaves it out): "
+        f"{PROFILE_VARIABLES[0]}={profile}"
+    )
