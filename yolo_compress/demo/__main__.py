@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +22,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from yolo_compress.config import load_recipe
-from yolo_compress.data.scenes import SceneSpec
 from yolo_compress.data.visdrone import VISDRONE_CLASSES
 from yolo_compress.demo import real
 from yolo_compress.demo.flight import RecordedFlight, Shot, generated_shots, write_flight
@@ -32,7 +32,7 @@ from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, Found, score
 from yolo_compress.export import export_onnx
 from yolo_compress.pruning import count_macs, count_params
-from yolo_compress.run import RunResult, run_recipe
+from yolo_compress.run import RunResult, camera_spec, run_recipe
 from yolo_compress.training import load_model
 
 RECIPE = Path("config", "compress", "demo.yaml")
@@ -87,8 +87,7 @@ def _demo(output: Path, console: Console) -> None:
 
     _headline(console, "2/3  record a flight, then fly it with each model over DDS")
     width, height = FLIGHT_SIZE
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in scenes.camera.items()}
-    spec = SceneSpec(**{**given, "width": width, "height": height})
+    spec = replace(camera_spec(scenes), width=width, height=height)
     shots = generated_shots(FLIGHT_SEED, spec, FLIGHT_FRAMES, FLIGHT_FPS)
     flight = _record(output / "flight", shots, FLIGHT_FRAMES, FLIGHT_FPS, console)
     dense, compressed = run.stages[0], run.stages[-1]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from yolo_compress.config import load_recipe
+from yolo_compress.errors import UserError
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def minimal() -> dict[str, Any]:
+    train = {"epochs": 1, "batch": 4, "lr": 0.001}
+    return {
+        "output": "runs/x",
+        "data": {"yaml": "x.yaml"},
+        "teacher": {"model": "yolov8n.yaml", "train": train},
+        "sparsify": {"strength": 0.1, "train": dict(train)},
+        "prune": {"macs": 0.3},
+        "distill": {"weight": 1.0, "train": dict(train)},
+    }
+
+
+def write(folder: Path, content: Any) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def test_recipes_shipped_are_valid() -> None:
+    recipes = list((REPOSITORY / "config" / "compress").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        load_recipe(path)
+
+
+def test_overrides_reach_nested_keys_with_their_types(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal())
+    recipe = load_recipe(path, ["distill.train.epochs=7", "prune.macs=0.5", "data.yaml=y.yaml"])
+    assert (recipe.distill.train.epochs, recipe.prune.macs, recipe.data.yaml) == (7, 0.5, Path("y.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("prune.mac=0.5", r"prune\.mac: unknown key; did you mean macs\? allowed here: macs, round_to"),
+        ("quantise=true", r"quantise: unknown key; .*allowed here: output, seed"),
+        ("distill.train.lr=fast", r"distill\.train\.lr: .*number.*not 'fast'"),
+        ("prune.macs=1.5", r"prune\.macs: .*less than 1, not 1\.5"),
+        ("prune.round_to=5", r"prune\.round_to: .*1, 4, 8 or 16, not 5"),
+        ("sparsify.train.optimizer=Adam", r"sparsify\.train\.optimizer: .*'AdamW' or 'SGD', not 'Adam'"),
+        ("distill.train.augment.mosiac=1", r"distill\.train\.augment\.mosiac: .*'mosaic'"),
+        ("input_size=100", r"input_size: 100 is no positive multiple of 32"),
+        ("teacher.train=null", r"teacher\.model 'yolov8n.yaml' has no weights yet.*teacher\.train"),
+        ("teacher.model=yolov8n.onnx", r"yolov8n\.onnx.*neither a checkpoint"),
+        ("data.scenes.train=3", r"data\.scenes\.val: missing \(images to measure on"),
+        ("data.yaml=null", r"exactly one of data\.yaml .* and data\.scenes"),
+        ("distill=null", r"distill: "),
+        ("prune.macs.x=1", r"prune\.macs\.x=1.*macs is a value"),
+        ("prune.macs", r"not of the form key=value"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_what_is_allowed(override: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        load_recipe(write(tmp_path, minimal()), [override])
+
+
+def test_every_finding_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe(write(tmp_path, minimal()), ["prune.macs=2", "distill.weight=-1"])
+    assert "prune.macs" in str(error.value)
+    assert "distill.weight" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("a: [", "no valid YAML"), ("- 1", "must be a mapping"), ("", "must be a mapping")]
+)
+def test_a_file_that_is_no_recipe_is_refused(content: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        load_recipe(write(tmp_path, content))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the recipe .*nothing\.yaml: No such file"):
+        load_recipe(tmp_path / "nothing.yaml")
+
+
+def test_every_key_is_described() -> None:
+    from yolo_compress import config
+
+    sections = [c for c in vars(config).values() if isinstance(c, type) and issubclass(c, config.Section)]
+    assert len(sections) > 5
+    for section in sections:
+        assert section.__doc__
+        for name, field in section.model_fields.items():
+            nested = isinstance(field.annotation, type) and issubclass(field.annotation, config.Section)
+            assert nested or field.description, f"{section.__name__}.{name}"

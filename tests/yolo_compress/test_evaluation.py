@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from support.toy_detector import NAMES, expected_box, paint_cells, write_toy_detector
+
+from yolo_compress.errors import UserError
+from yolo_compress.evaluation import (
+    Found,
+    GroundTruth,
+    evaluate_onnx,
+    measure_latency,
+    read_ground_truth,
+    read_split,
+    score,
+)
+
+NONE = np.zeros((0, 4))
+
+
+def truth(*boxes: tuple[float, float, float, float], ids: tuple[int, ...] = (), ignored=()) -> GroundTruth:
+    array = np.array(boxes, float).reshape(-1, 4)
+    return GroundTruth(array, np.array(ids or [0] * len(boxes), int), np.array(ignored, float).reshape(-1, 4))
+
+
+def found(
+    *boxes: tuple[float, float, float, float], scores: tuple[float, ...], ids: tuple[int, ...] = ()
+) -> Found:
+    array = np.array(boxes, float).reshape(-1, 4)
+    return Found(array, np.array(scores), np.array(ids or [0] * len(boxes), int))
+
+
+BOX = (10.0, 10.0, 20.0, 20.0)
+FAR = (100.0, 100.0, 20.0, 20.0)
+
+
+def test_a_perfect_detector_scores_one() -> None:
+    accuracy = score([truth(BOX, FAR)], [found(BOX, FAR, scores=(0.9, 0.8))], 1)
+    assert accuracy.ap == accuracy.ap50 == accuracy.ap_small == pytest.approx(1)
+
+
+def test_hand_made_case() -> None:
+    """Two objects; a hit, a miss ranked second, no second hit: precision 1 up to recall 0.5, then nothing."""
+    accuracy = score([truth(BOX, FAR)], [found(BOX, (50, 50, 20, 20), scores=(0.9, 0.8))], 1)
+    assert accuracy.ap50 == pytest.approx(51 / 101)  # 101 recall points, those from 0 to 0.50
+
+
+def test_overlap_decides_what_counts_at_which_threshold() -> None:
+    shifted = (10.0, 10.0, 20.0, 14.0)  # IoU 0.7
+    accuracy = score([truth(BOX)], [found(shifted, scores=(0.9,))], 1)
+    assert accuracy.ap50 == pytest.approx(1)
+    assert accuracy.ap == pytest.approx(0.5)  # at 0.50, 0.55, 0.60, 0.65, 0.70 of ten
+
+
+def test_a_size_without_objects_gives_none() -> None:
+    accuracy = score([truth(BOX)], [found(BOX, scores=(0.9,))], 1)
+    assert accuracy.ap_medium is None
+    assert accuracy.ap_large is None
+
+
+def test_no_objects_at_all_give_none() -> None:
+    accuracy = score([truth()], [found(BOX, scores=(0.9,))], 1)
+    assert accuracy.ap is accuracy.ap50 is None
+
+
+def test_nothing_found_scores_zero() -> None:
+    assert score([truth(BOX)], [found(scores=())], 1).ap50 == 0
+
+
+@pytest.mark.parametrize("class_id", [0, 1])
+def test_detections_in_an_ignored_region_are_no_false_positives(class_id: int) -> None:
+    boxes = truth(BOX, BOX, ids=(0, 1))
+    region = truth(BOX, BOX, ids=(0, 1), ignored=[(90, 90, 60, 60)])
+    result = found(FAR, BOX, BOX, scores=(0.95, 0.9, 0.9), ids=(class_id, 0, 1))
+    assert score([boxes], [result], 2).ap50 < 0.8
+    assert score([region], [result], 2).ap50 == pytest.approx(1)
+
+
+def test_detections_half_outside_an_ignored_region_count() -> None:
+    region = truth(BOX, ignored=[(111, 90, 60, 60)])  # covers 9 of 20 columns
+    assert score([region], [found(FAR, BOX, scores=(0.95, 0.9))], 1).ap50 < 1
+
+
+def test_up_to_500_detections_count() -> None:
+    noise = [(float(x), 300.0, 5.0, 5.0) for x in range(499)]
+    scores = tuple(np.linspace(0.9, 0.5, 500))
+    assert score([truth(FAR)], [found(*noise, FAR, scores=scores)], 1).ap50 > 0
+    assert score([truth(FAR)], [found(*noise, (0, 0, 5, 5), FAR, scores=(*scores, 0.1))], 1).ap50 == 0
+
+
+def test_agrees_with_pycocotools_own_summary() -> None:
+    rng = np.random.default_rng(0)
+    truths, results, annotations, detections = [], [], [], []
+    for image_id in range(1, 9):
+        corner = rng.uniform(0, 500, (12, 2))
+        size = rng.uniform(8, 150, (12, 2))
+        boxes = np.hstack([corner, size])
+        ids = rng.integers(0, 3, 12)
+        noisy = np.vstack([boxes + rng.normal(0, 4, boxes.shape), rng.uniform(20, 300, (10, 4))])
+        noisy[:, 2:] = noisy[:, 2:].clip(4)
+        scores = rng.uniform(0, 1, len(noisy))
+        noisy_ids = np.concatenate([ids, rng.integers(0, 3, 10)])
+        truths.append(GroundTruth(boxes, ids, NONE))
+        results.append(Found(noisy, scores, noisy_ids))
+        for box, class_id in zip(boxes, ids, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(class_id),
+                    "bbox": box.tolist(),
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+        detections += [
+            {"image_id": image_id, "category_id": int(c), "bbox": b.tolist(), "score": float(s)}
+            for b, s, c in zip(noisy, scores, noisy_ids, strict=True)
+        ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO()
+        reference.dataset = {
+            "info": {},
+            "images": [{"id": i} for i in range(1, 9)],
+            "categories": [{"id": i} for i in range(3)],
+            "annotations": annotations,
+        }
+        reference.createIndex()
+        evaluation = COCOeval(reference, reference.loadRes(detections), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    ours = score(truths, results, 3)
+    expected = evaluation.stats[[0, 1, 3, 4, 5]]
+    assert 0.05 < expected[0] < 0.95
+    np.testing.assert_allclose(
+        [ours.ap, ours.ap50, ours.ap_small, ours.ap_medium, ours.ap_large], expected, rtol=1e-12
+    )
+
+
+VISDRONE = [f"class{i}" for i in range(10)]
+
+
+def test_visdrone_annotations_tell_what_to_find_and_what_to_ignore(tmp_path: Path) -> None:
+    for folder in ("images", "annotations", "labels"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("9 0.5 0.5 0.1 0.1\n")  # must not be read
+    (tmp_path / "annotations" / "a.txt").write_text(
+        "1,2,3,4,1,4,0,0\n"  # a car
+        "5,6,7,8,0,4,1,2\n"  # a car that the evaluation leaves out
+        "9,10,11,12,1,11,0,0\n"  # others
+        "13,14,15,16,0,0,0,0\n"  # an ignored region
+    )
+    read = read_ground_truth(tmp_path / "images" / "a.jpg", VISDRONE, 100, 100)
+    assert read.boxes.tolist() == [[1, 2, 3, 4]]
+    assert read.class_ids.tolist() == [3]
+    assert read.ignored.tolist() == [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]]
+
+
+def test_visdrone_annotations_need_visdrones_classes(tmp_path: Path) -> None:
+    for folder in ("images", "annotations"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "annotations" / "a.txt").write_text("1,2,3,4,1,4,0,0\n")
+    with pytest.raises(UserError, match="10 classes, but the data set names 2"):
+        read_ground_truth(tmp_path / "images" / "a.jpg", ["a", "b"], 100, 100)
+
+
+def test_yolo_labels_become_pixels(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 0.5 0.25 0.2 0.1\n\n")
+    read = read_ground_truth(tmp_path / "images" / "a.jpg", ["a", "b"], 200, 100)
+    np.testing.assert_allclose(read.boxes, [[80, 20, 40, 10]])
+    assert read.class_ids.tolist() == [1]
+    assert read_ground_truth(tmp_path / "images" / "b.jpg", ["a", "b"], 200, 100).boxes.shape == (0, 4)
+    (tmp_path / "labels" / "c.txt").write_text("1 0.5 0.25 0.2\n")
+    with pytest.raises(UserError, match=r"c\.txt: a line is not"):
+        read_ground_truth(tmp_path / "images" / "c.jpg", ["a", "b"], 200, 100)
+
+
+@pytest.fixture
+def painted(tmp_path: Path) -> Path:
+    """A data set that the toy detector solves but for the last image's object, which it cannot see."""
+    for folder in ("images", "labels"):
+        (tmp_path / "val" / folder).mkdir(parents=True)
+    for index in range(4):
+        row, column, name = 2 + index, 5 - index, NAMES[index % 2]
+        seen = index < 3
+        image = paint_cells(np.full((64, 64, 3), 114, np.uint8), [(row, column, name)] if seen else [])
+        cv2.imwrite(str(tmp_path / "val" / "images" / f"{index}.png"), image)
+        x0, y0, x1, y1 = np.array(expected_box(row, column)) / 64
+        label = f"{NAMES.index(name)} {(x0 + x1) / 2} {(y0 + y1) / 2} {x1 - x0} {y1 - y0}"
+        (tmp_path / "val" / "labels" / f"{index}.txt").write_text(label)
+    (tmp_path / "data.yaml").write_text(f"val: val/images\nnames: {list(NAMES)}\n")
+    return tmp_path / "data.yaml"
+
+
+def test_model_is_measured_through_the_detector(painted: Path, tmp_path: Path) -> None:
+    model = write_toy_detector(tmp_path / "toy.onnx")
+    steps: list[tuple[int, int]] = []
+    accuracy = evaluate_onnx(model, painted, progress=lambda *step: steps.append(step))
+    # Class 0 is found in both images; of class 1 one of two is: recall points 0 to 0.50 of 101.
+    assert accuracy.ap50 == pytest.approx((1 + 51 / 101) / 2)
+    assert accuracy.images == 4
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_class_count_of_model_and_data_must_agree(painted: Path, tmp_path: Path) -> None:
+    painted.write_text(painted.read_text().replace(str(list(NAMES)), "[one, two]"))
+    with pytest.raises(UserError, match=r"knows 3 classes \(red, green, blue\).*has 2 \(one, two\)"):
+        evaluate_onnx(write_toy_detector(tmp_path / "toy.onnx"), painted)
+
+
+def test_latency_is_measured_in_turn_and_the_first_model_is_the_measure(
+    painted: Path, tmp_path: Path
+) -> None:
+    model = write_toy_detector(tmp_path / "toy.onnx")
+    images = read_split(painted, "val").images[:2]
+    first, second = measure_latency([model, model], images, rounds=3, threads=1)
+    assert first.ratio == 1
+    assert first.ms > 0
+    assert second.ratio > 0
+
+
+def test_latency_of_an_unusable_model_is_an_error_and_leaves_no_process(
+    painted: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    good = write_toy_detector(tmp_path / "toy.onnx")
+    with pytest.raises(UserError, match=r"broken\.onnx"):
+        measure_latency(
+            [good, tmp_path / "broken.onnx"], read_split(painted, "val").images, rounds=1, threads=1
+        )
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("names: [a]\n", "no split 'val'"),
+        ("val: nowhere\nnames: [a]\n", "points at .*nowhere, which does not exist"),
+        ("val: .\nnames: [a]\n", "has no images"),
+        ("a: [", "no valid YAML"),
+    ],
+)
+def test_a_data_set_that_cannot_be_used_is_explained(content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text(content)
+    with pytest.raises(UserError, match=says):
+        read_split(tmp_path / "data.yaml", "val")
+
+
+def test_splits_are_read_from_folders_lists_and_list_files(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "b/2.png", "b/notes.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("./a/1.jpg\nb/2.png\n")
+    data = tmp_path / "data.yaml"
+    data.write_text("train: [a, b]\nval: list.txt\nnames: {1: y, 0: x}\n")
+    for split in ("train", "val"):
+        read = read_split(data, split)
+        assert [p.name for p in read.images] == ["1.jpg", "2.png"]
+        assert all(p.is_file() for p in read.images)
+        assert read.names == ("x", "y")
+
+
+def test_damaged_image_is_named(painted: Path, tmp_path: Path) -> None:
+    (painted.parent / "val" / "images" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"1\.png"):
+        evaluate_onnx(write_toy_detector(tmp_path / "toy.onnx"), painted)

@@ -1,0 +1,214 @@
+"""The whole way on a micro recipe, interrupted and continued."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from support.squares import make_recipe
+from yolo_trt_node.detector import Detector
+
+from yolo_compress.config import load_recipe
+from yolo_compress.errors import UserError
+from yolo_compress.export import read_card
+from yolo_compress.pruning import count_macs, count_params
+from yolo_compress.run import RunResult, run_recipe
+from yolo_compress.training import load_model
+
+STAGES = ("dense", "sparse", "pruned", "distilled")
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from yolo_compress.cli import main; main()", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def recipe_file(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    recipe = make_recipe(folder / "out", dataset)
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def interrupted(recipe_file: Path) -> tuple[int, str, str]:
+    """Start a run as a process, stop it by Ctrl-C amid its second stage; return exit code and output."""
+    output = load_recipe(recipe_file).output
+    process = subprocess.Popen(
+        command("run", recipe_file, "--set", "sparsify.train.epochs=10000"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        results = output / "sparse" / "training" / "results.csv"
+        while not results.is_file():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "the second stage did not start"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        stdout, stderr = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return process.returncode, stdout, stderr
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted: object, recipe_file: Path) -> tuple[RunResult, str]:
+    """Go on with the interrupted run to its end."""
+    shown = io.StringIO()
+    result = run_recipe(load_recipe(recipe_file), Console(file=shown, width=120))
+    return result, shown.getvalue()
+
+
+def test_ctrl_c_ends_with_one_sentence_and_finished_stages_are_whole(
+    interrupted: tuple[int, str, str], recipe_file: Path
+) -> None:
+    code, stdout, stderr = interrupted
+    assert code == 130
+    assert "finished stages are kept" in stdout
+    assert "Traceback" not in stdout + stderr
+    output = load_recipe(recipe_file).output
+    record = json.loads((output / "dense" / "stage.json").read_text())
+    assert record["params"] == count_params(load_model(output / "dense" / "model.pt"))
+    assert Detector.load(output / "dense" / "model.onnx").card.names == ("red", "blue")
+
+
+def test_run_goes_on_where_it_was_interrupted(finished: tuple[RunResult, str]) -> None:
+    result, shown = finished
+    assert "dense: done before, skipped" in shown
+    assert shown.count("skipped") == 1
+    assert [stage.name for stage in result.stages] == list(STAGES)
+
+
+def test_every_stage_says_what_was_done_and_measured(finished: tuple[RunResult, str]) -> None:
+    result, _ = finished
+    for stage in result.stages:
+        record = json.loads((stage.checkpoint.parent / "stage.json").read_text())
+        model = load_model(stage.checkpoint)
+        assert stage.params == record["params"] == count_params(model)
+        assert stage.gmacs == record["gmacs"] == count_macs(model, 64) / 1e9
+        assert record["inputs"]
+        assert record["versions"]["ultralytics"]
+        assert record["seconds"] > 0
+        assert record["accuracy"]["images"] == 4
+        assert record["accuracy"]["ap50"] == stage.accuracy.ap50 is not None
+        assert record["latency"]["ms"] == stage.latency.ms > 0
+    dense, _, pruned, distilled = result.stages
+    assert dense.latency.ratio == 1
+    assert distilled.gmacs == pruned.gmacs <= 0.4 * dense.gmacs
+
+
+def test_result_tells_in_its_card_what_it_cost(finished: tuple[RunResult, str]) -> None:
+    result, _ = finished
+    dense, distilled = result.stages[0], result.stages[-1]
+    assert result.onnx.read_bytes() == distilled.onnx.read_bytes()
+    compression = read_card(result.onnx)["compression"]
+    assert compression["from"] == "yolov8n.yaml"
+    assert compression["params"] == [dense.params, distilled.params]
+    assert compression["gmacs"] == {"at": [64, 64], "before": dense.gmacs, "after": distilled.gmacs}
+    assert compression["ap50"] == {"before": dense.accuracy.ap50, "after": distilled.accuracy.ap50}
+    assert compression["ap"] == {"before": dense.accuracy.ap, "after": distilled.accuracy.ap}
+    assert (compression["dataset"], compression["split"], compression["images"]) == ("squares", "val", 4)
+    assert read_card(dense.onnx)["compression"] is None
+
+
+def test_table_fits_a_terminal_of_80_columns_and_has_a_row_a_stage(finished: tuple[RunResult, str]) -> None:
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(finished[0].table())
+    lines = shown.getvalue().splitlines()
+    assert "…" not in shown.getvalue()
+    for name in STAGES:
+        assert sum(line.strip().startswith(name) for line in lines) == 1
+    assert "GMACs@64" in shown.getvalue()
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes()
+        for name in STAGES
+        for path in (folder / name).rglob("*.*")
+        if path.is_file()
+    }
+
+
+def test_second_run_skips_everything_and_says_the_same(
+    finished: tuple[RunResult, str], recipe_file: Path
+) -> None:
+    result, _ = finished
+    before = snapshot(result.recipe.output)
+    done = subprocess.run(
+        command("run", recipe_file), capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.count("done before, skipped") == 4
+    assert "epoch" not in done.stdout
+    assert snapshot(result.recipe.output) == before
+    assert str(result.onnx.name) in done.stdout
+
+
+def test_a_changed_section_repeats_its_stage_and_the_later_ones_only(
+    finished: tuple[RunResult, str], recipe_file: Path
+) -> None:
+    shown = io.StringIO()
+    result = run_recipe(load_recipe(recipe_file, ["distill.weight=2.0"]), Console(file=shown, width=120))
+    assert shown.getvalue().count("skipped") == 3
+    assert "distilled: done before" not in shown.getvalue()
+    assert (
+        result.stages[0] == finished[0].stages[0] or result.stages[0].params == finished[0].stages[0].params
+    )
+
+
+def test_a_folder_of_other_files_is_not_touched(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "dense").mkdir()
+    (tmp_path / "dense" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="holds other files"):
+        run_recipe(make_recipe(tmp_path, dataset), Console(quiet=True))
+    assert (tmp_path / "dense" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"yaml": "/nowhere/data.yaml"}, "cannot read the data set description"),
+        ({"scenes": {"train": 1, "val": 1, "camera": {"altitude": 3}}}, r"data\.scenes\.camera: .*altitude"),
+        (
+            {"scenes": {"train": 1, "val": 1, "camera": {"density": [2, 1]}}},
+            r"data\.scenes\.camera: .*density",
+        ),
+    ],
+)
+def test_unusable_data_is_an_error_before_training(
+    data: dict, says: str, dataset: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=says):
+        run_recipe(make_recipe(tmp_path, dataset, data=data), Console(quiet=True))
+    assert not (tmp_path / "dense").exists()
+
+
+def test_user_errors_are_one_message_on_stderr(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("run", tmp_path / "nothing.yaml"), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot read the recipe")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "export", "evaluate"])
+def test_help_shows_an_example(verb: str) -> None:
+    done = subprocess.run(command(verb, "--help"), capture_output=True, text=True, timeout=60, check=True)
+    assert f"Example: yolo-compress {verb} " in done.stdout

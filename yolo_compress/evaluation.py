@@ -1,0 +1,436 @@
+"""Accuracy and latency of an exported model, measured through the detector that flies.
+
+Nothing here imports torch: the latency workers start in a fraction of a second and hold one engine each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import signal
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
+
+from yolo_compress.data import visdrone
+from yolo_compress.errors import UserError
+
+# The official VisDrone toolkit's: a frame of a crowd has hundreds of objects.
+MAX_DETECTIONS = 500
+# Low enough that the precision-recall curve ends by itself and not at the cut.
+SCORE_FLOOR = 0.001
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What is to be found in one image.
+
+    Attributes:
+        boxes: N x 4 float64, left, top, width, height in pixels of the image.
+        class_ids: N int, positions in the data set's names.
+        ignored: M x 4 float64, regions (left, top, width, height) in which no detection counts.
+    """
+
+    boxes: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+    ignored: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in one image: boxes as in `GroundTruth`, scores N, class_ids N."""
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """COCO's average precision, 0 to 1; None where the data has no object of that size.
+
+    Attributes:
+        ap: mean over IoU 0.50 to 0.95.
+        ap50: at IoU 0.50.
+        ap_small: of objects below 32 x 32 pixels of the original image.
+        ap_medium: of objects from there to 96 x 96.
+        ap_large: of larger ones.
+        images: number of images measured on.
+    """
+
+    ap: float | None
+    ap50: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split of a data set and its class names."""
+
+    images: tuple[Path, ...]
+    names: tuple[str, ...]
+
+
+def read_split(data: Path, split: str) -> Split:
+    """List the images of a split of an Ultralytics data set description.
+
+    Raises:
+        UserError: the description cannot be read, has no such split, or the split has no images.
+    """
+    try:
+        content = yaml.safe_load(data.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the data set description {data}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"the data set description {data} is no valid YAML: {error}") from error
+    if not isinstance(content, dict) or not content.get(split) or not content.get("names"):
+        raise UserError(f"{data} has no split {split!r} or no names; it needs `{split}:` and `names:`")
+    root = data.parent / str(content.get("path") or ".")
+    entries = content[split] if isinstance(content[split], list) else [content[split]]
+    images: list[Path] = []
+    for entry in entries:
+        place = root / entry
+        if place.is_dir():
+            images += sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif place.is_file():
+            lines = place.read_text(encoding="utf-8").split()
+            images += [place.parent / line if line.startswith(".") else root / line for line in lines]
+        else:
+            raise UserError(
+                f"{data}: the split {split!r} points at {place}, which does not exist; `path:` in the "
+                "description is taken relative to the description's own folder"
+            )
+    if not images:
+        raise UserError(f"{data}: the split {split!r} has no images")
+    names = content["names"]
+    ordered = [names[i] for i in sorted(names)] if isinstance(names, dict) else names
+    return Split(tuple(images), tuple(str(name) for name in ordered))
+
+
+def beside(image: Path, folder: str) -> Path:
+    """Return an image's text file in ``folder``, which takes the place of the last ``images`` in its path."""
+    parts = list(image.with_suffix(".txt").parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = folder
+            break
+    return Path(*parts)
+
+
+def read_ground_truth(image: Path, names: Sequence[str], width: int, height: int) -> GroundTruth:
+    """Read what is to be found in an image.
+
+    VisDrone's own annotations in a folder ``annotations`` beside ``images`` are preferred, since they tell
+    what to
+    ignore: ignored regions, the category "others" and objects with score 0. Otherwise YOLO labels.
+
+    Args:
+        image: path of the image.
+        names: the data set's class names.
+        width: of the image in pixels.
+        height: of the image in pixels.
+
+    Raises:
+        UserError: annotations and class names do not belong together, or a label is damaged.
+    """
+    annotated = beside(image, "annotations")
+    if annotated.is_file():
+        return _visdrone_truth(annotated, names)
+    labels = beside(image, "labels")
+    if not labels.is_file():  # Ultralytics' rule too: no label file, no objects
+        return GroundTruth(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros((0, 4)))
+    try:
+        rows = np.array(
+            [[float(v) for v in line.split()] for line in labels.read_text().splitlines() if line.strip()]
+        )
+        rows = rows.reshape(-1, 5)
+    except ValueError as error:
+        raise UserError(f"{labels}: a line is not `class x y width height` ({error})") from error
+    size = rows[:, 3:5] * (width, height)
+    corner = rows[:, 1:3] * (width, height) - size / 2
+    return GroundTruth(np.hstack([corner, size]), rows[:, 0].astype(np.int64), np.zeros((0, 4)))
+
+
+def _visdrone_truth(path: Path, names: Sequence[str]) -> GroundTruth:
+    if len(names) != len(visdrone.VISDRONE_CLASSES):
+        raise UserError(
+            f"{path} annotates VisDrone's {len(visdrone.VISDRONE_CLASSES)} classes, but the data set names "
+            f"{len(names)}; name VisDrone's classes, or rename the folder annotations to use the YOLO labels"
+        )
+    try:
+        annotations = visdrone.read_annotations(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    boxes = np.array([(a.left, a.top, a.width, a.height) for a in annotations], np.float64).reshape(-1, 4)
+    counts = np.array([a.evaluated for a in annotations], bool)
+    categories = np.array([a.category for a in annotations], np.int64)
+    return GroundTruth(boxes[counts], categories[counts] - 1, boxes[~counts])
+
+
+def score(
+    truths: Sequence[GroundTruth],
+    found: Sequence[Found],
+    classes: int,
+    max_detections: int = MAX_DETECTIONS,
+) -> Accuracy:
+    """Compute COCO's average precision with ignored regions.
+
+    An ignored region is a crowd box of every class: a detection of which at least the IoU threshold's share
+    lies inside counts neither as right nor as wrong (pycocotools' rule for crowds).
+
+    Args:
+        truths: one for each image.
+        found: what was found, in the same order.
+        classes: number of classes.
+        max_detections: at most so many detections of each class an image count.
+    """
+    annotations: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
+    for image_id, (truth, result) in enumerate(zip(truths, found, strict=True), start=1):
+        objects = [(box, int(c), 0) for box, c in zip(truth.boxes, truth.class_ids, strict=True)]
+        objects += [(box, c, 1) for box in truth.ignored for c in range(classes)]
+        annotations += [
+            {
+                "id": len(annotations) + offset,
+                "image_id": image_id,
+                "category_id": class_id,
+                "bbox": box.tolist(),
+                "area": float(box[2] * box[3]),
+                "iscrowd": crowd,
+            }
+            # pycocotools takes the id 0 for "not matched"
+            for offset, (box, class_id, crowd) in enumerate(objects, start=1)
+        ]
+        detections += [
+            {
+                "id": len(detections) + offset,
+                "image_id": image_id,
+                "category_id": int(class_id),
+                "bbox": box.tolist(),
+                "area": float(box[2] * box[3]),
+                "score": float(value),
+                "iscrowd": 0,
+            }
+            for offset, (box, value, class_id) in enumerate(
+                zip(result.boxes, result.scores, result.class_ids, strict=True), start=1
+            )
+        ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(
+            _coco(annotations, len(truths), classes), _coco(detections, len(truths), classes), "bbox"
+        )
+        evaluation.params.maxDets = [max_detections]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"]  # IoU x recall x class x area x max_detections
+    half = int(np.flatnonzero(np.isclose(evaluation.params.iouThrs, 0.5))[0])
+    by_area = [_mean(precision[:, :, :, area]) for area in range(4)]
+    return Accuracy(
+        ap=by_area[0],
+        ap50=_mean(precision[half, :, :, 0]),
+        ap_small=by_area[1],
+        ap_medium=by_area[2],
+        ap_large=by_area[3],
+        images=len(truths),
+    )
+
+
+def _coco(annotations: list[dict[str, Any]], images: int, classes: int) -> COCO:
+    data = COCO()
+    data.dataset = {
+        "images": [{"id": image_id} for image_id in range(1, images + 1)],
+        "categories": [{"id": class_id} for class_id in range(classes)],
+        "annotations": annotations,
+    }
+    data.createIndex()
+    return data
+
+
+def _mean(precision: NDArray[np.float64]) -> float | None:
+    """Average what is defined; pycocotools marks classes without an object by -1."""
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else None
+
+
+def evaluate_onnx(
+    model: Path,
+    data: Path,
+    split: str = "val",
+    *,
+    iou_threshold: float | None = None,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Accuracy:
+    """Measure an exported model's accuracy through `yolo_trt_node.detector`.
+
+    Args:
+        model: an ONNX detector.
+        data: an Ultralytics data set description.
+        split: the split to measure on.
+        iou_threshold: of the suppression; None for the model card's.
+        threads: CPU threads; 0 for one a core.
+        progress: called with (images done, images in all).
+
+    Raises:
+        UserError: the model or the data cannot be used, or their classes differ.
+    """
+    chosen = read_split(data, split)
+    images, names = chosen.images, chosen.names
+    detector = _load(model, iou_threshold, threads)
+    if len(detector.card.names) != len(names):
+        raise UserError(
+            f"{model} knows {len(detector.card.names)} classes ({', '.join(detector.card.names)}), but "
+            f"{data} has {len(names)} ({', '.join(names)}); measure it on data with its own classes"
+        )
+    truths, found = [], []
+    for done, path in enumerate(images, start=1):
+        image = read_image(path)
+        truths.append(read_ground_truth(path, names, image.shape[1], image.shape[0]))
+        result = detector.detect([image])[0]
+        boxes = result.boxes.astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        found.append(Found(boxes, result.scores.astype(np.float64), result.class_ids.astype(np.int64)))
+        if progress is not None:
+            progress(done, len(images))
+    return score(truths, found, len(names))
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image as H x W x 3 BGR.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f"cannot read the image {path}: it is missing or damaged")
+    return image  # type: ignore[return-value]
+
+
+def _load(model: Path, iou_threshold: float | None, threads: int) -> Detector:
+    options = DetectorOptions(
+        score_threshold=SCORE_FLOOR, iou_threshold=iou_threshold, max_det=MAX_DETECTIONS, threads=threads
+    )
+    try:
+        return Detector.load(model, options)
+    except ModelError as error:
+        raise UserError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one `Detector.detect` call, image in to boxes out.
+
+    Attributes:
+        ms: median in milliseconds; compare it with nothing measured at another time.
+        ratio: median over the rounds of the time as a share of the first model's in the same round.
+    """
+
+    ms: float
+    ratio: float
+
+
+def measure_latency(
+    models: Sequence[Path], images: Sequence[Path], *, rounds: int = 10, threads: int = 0
+) -> list[Latency]:
+    """Time models against each other, in turn within each round, each in a process of its own.
+
+    Machines drift by more than models differ, so only times of one round are compared; and several engines in
+    one process slow each other down.
+
+    Args:
+        models: ONNX detectors; the first is the one the ratios refer to.
+        images: a few images, each detected once a round.
+        rounds: how often each model has its turn.
+        threads: CPU threads; 0 for one a core.
+
+    Raises:
+        UserError: a model cannot be loaded or an image not be read.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers: list[tuple[Any, Connection]] = []
+    try:
+        for model in models:
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_latency_worker, args=(theirs, model, list(images), threads), daemon=True
+            )
+            process.start()
+            theirs.close()
+            workers.append((process, ours))
+            _answer(ours, model)  # warm before the next starts, so that loading disturbs nobody
+        seconds: list[list[float]] = [[] for _ in models]
+        for _ in range(rounds):
+            for index, (_, connection) in enumerate(workers):
+                connection.send(True)
+                seconds[index].append(_answer(connection, models[index]))
+    finally:
+        for process, connection in workers:
+            connection.close()
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+    return [
+        Latency(
+            ms=1000 * statistics.median(own),
+            ratio=statistics.median(o / first for o, first in zip(own, seconds[0], strict=True)),
+        )
+        for own in seconds
+    ]
+
+
+def _answer(connection: Connection, model: Path) -> float:
+    try:
+        answer = connection.recv()
+    except EOFError as error:
+        raise UserError(
+            f"the process that measures the latency of {model} ended without an answer"
+        ) from error
+    if isinstance(answer, str):
+        raise UserError(answer)
+    return float(answer)
+
+
+def _latency_worker(connection: Connection, model: Path, images: list[Path], threads: int) -> None:
+    """Load a model, then answer each request with the mean seconds of a detection, until the pipe closes."""
+    # Ctrl-C reaches the whole process group; the parent ends this process by closing the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        frames = [read_image(path) for path in images]
+        detector = _load(model, None, threads)
+        detector.set_options(
+            score_threshold=detector.card.score_threshold,
+            iou_threshold=None,
+            max_det=MAX_DETECTIONS,
+            classes=(),
+        )
+        for frame in frames:
+            detector.detect([frame])
+    except UserError as error:
+        connection.send(str(error))
+        return
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send(0.0)
+        while connection.recv():
+            started = time.perf_counter()
+            for frame in frames:
+                detector.detect([frame])
+            connection.send((time.perf_counter() - started) / len(frames))
