@@ -39,8 +39,8 @@ RECIPE = Path("config", "compress", "demo.yaml")
 FLIGHT_SIZE = (1280, 720)
 FLIGHT_FPS = 20.0
 FLIGHT_FRAMES = 160
-# Scenes to train and to measure on are drawn from the recipe's seed; the flight's is none of theirs.
-FLIGHT_SEED = 1_000_003
+# None of the seeds of the scenes trained and measured on; a flight that stays over streets, by its ground truth.
+FLIGHT_SEED = 1_000_010
 # As fast as one VisDrone detector at 640 answers on two cores, with room to spare.
 REAL_FPS = 4.0
 REAL_INPUT_SIZE = 640

@@ -23,7 +23,7 @@ def draw_detections(
 ) -> NDArray[np.uint8]:
     """Return a copy of an H x W x 3 uint8 BGR image with boxes, and class names and scores above them."""
     canvas = np.array(image, np.uint8, order="C")
-    thickness = max(1, round(max(canvas.shape[:2]) / 900))
+    thickness = max(1, round(max(canvas.shape[:2]) / 640))
     size = max(0.35, max(canvas.shape[:2]) / 2600)
     for box, score, class_id in zip(detections.boxes, detections.scores, detections.class_ids, strict=True):
         left, top, right, bottom = (round(float(value)) for value in box)
