@@ -17,6 +17,7 @@ from ament_index_python.packages import get_package_prefix, get_package_share_di
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -79,18 +80,27 @@ class NodeProcess:
         wait_until(lambda: text in self.log or not self.alive, patience_s)
         assert text in self.log, f"{text!r} is not in the log:\n{self.log}"
 
+    def wait(self, patience_s: float = PATIENCE_S) -> int:
+        """Wait for the process to end by itself and return its exit status."""
+        return self._process.wait(patience_s)
+
     def stop(self, number: int = signal.SIGINT, patience_s: float = 10.0) -> int:
         """Send a signal and return the exit status."""
         self._process.send_signal(number)
         try:
             return self._process.wait(patience_s)
         finally:
-            self.kill()
+            self.close()
 
-    def kill(self) -> None:
+    def close(self) -> None:
+        """End the process; SIGKILL is the last resort, since it leaves DDS's shared memory behind."""
         if self.alive:
-            self._process.kill()
-            self._process.wait()
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(10.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._reader.join(5)
         self._process.stdout.close()
 
@@ -107,7 +117,7 @@ def detector_node(
     try:
         yield process
     finally:
-        process.kill()
+        process.close()
 
 
 def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
@@ -135,6 +145,7 @@ class Peer:
         self.node.create_subscription(Detection2DArray, "detections", self.detections.append, 100)
         self.node.create_subscription(LabelInfo, "label_info", self.label_infos.append, LATCHED)
         self.node.create_subscription(VisionInfo, "vision_info", self.vision_infos.append, LATCHED)
+        self._clients: dict[str, Client] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
@@ -150,22 +161,28 @@ class Peer:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def call(self, kind: type, service: str, request: object, patience_s: float = PATIENCE_S) -> object:
-        client = self.node.create_client(kind, service)
-        try:
-            assert client.wait_for_service(patience_s), f"no service {service}"
-            future = client.call_async(request)
-            assert wait_until(future.done, patience_s), f"no answer from {service}"
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+    def call(self, kind: type, service: str, request: object, attempts: int = 4) -> object:
+        """Call a service and return its answer.
+
+        A service is discovered one direction at a time: a server that does not know its client yet drops the
+        answer. So a client is given time to be known, and kept; and calls that do no harm twice are repeated.
+        """
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+            assert self._clients[service].wait_for_service(PATIENCE_S), f"no service {service}"
+            time.sleep(0.3)
+        for _ in range(attempts):
+            future = self._clients[service].call_async(request)
+            if wait_until(future.done, PATIENCE_S / attempts):
+                return future.result()
+        raise AssertionError(f"no answer from {service}")
 
     def state(self, node: str = "/yolo_detector") -> str:
         return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
 
     def change_state(self, transition: int, node: str = "/yolo_detector") -> bool:
         request = ChangeState.Request(transition=Transition(id=transition))
-        return self.call(ChangeState, f"{node}/change_state", request).success
+        return self.call(ChangeState, f"{node}/change_state", request, attempts=1).success
 
     def set_parameter(self, name: str, value: object, node: str = "/yolo_detector") -> tuple[bool, str]:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])

@@ -37,11 +37,11 @@ def test_large_frames_all_arrive_in_order_with_their_stamps_moved_as_one(bag, tm
             ],
             environment,
         )  # fmt: skip
-        assert player._process.wait(30) == 0, player.log
+        assert player.wait(30) == 0, player.log
         recorder.wait_for_log("recording /camera")
         assert recorder.stop(signal.SIGINT) == 0, recorder.log
     finally:
-        recorder.kill()
+        recorder.close()
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["messages"] == FRAMES
     with open_bag(bag) as before, open_bag(tmp_path / "copy") as after:
