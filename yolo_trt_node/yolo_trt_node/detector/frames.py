@@ -87,8 +87,8 @@ class Frame:
     def _misfit(self, rows: int, row: int) -> str:
         return (
             f"{self.data.dtype}{list(self.data.shape)} with strides {self.data.strides} holds no "
-            f"{self.encoding} frame of {self.width} x {self.height} pixels: it takes {rows} rows of {row} bytes, "
-            f"uint8, each {self.step} bytes (the step) after the one before"
+            f"{self.encoding} frame of {self.width} x {self.height} pixels: that is {rows} rows of {row} bytes "
+            f"(uint8), each {self.step} bytes (the step) after the one before"
         )
 
     @classmethod
