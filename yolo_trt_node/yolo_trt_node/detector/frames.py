@@ -87,7 +87,7 @@ class Frame:
     def _misfit(self, rows: int, row: int) -> str:
         return (
             f"{self.data.dtype}{list(self.data.shape)} with strides {self.data.strides} holds no "
-            f"{self.encoding} frame of {self.width} x {self.height} pixels: that is {rows} rows of {row} bytes "
+            f"{self.encoding} frame of {self.width} x {self.height} pixels: {rows} rows of {row} bytes "
             f"(uint8), each {self.step} bytes (the step) after the one before"
         )
 
