@@ -49,6 +49,7 @@ def write_toy_detector(
     static: bool = False,
     metadata: dict[str, str] | None = None,
     half: bool = False,
+    contrast: float = -1.0,
 ) -> Path:
     """Write the toy detector.
 
@@ -58,11 +59,12 @@ def write_toy_detector(
         static: fix batch, height and width in the graph.
         metadata: ``metadata_props``; by default our own model card.
         half: float16 tensors at the input.
+        contrast: how much the other two colours count for a class; at 0 a yellow cell is both red and green.
     """
     height, width = size
     axes = [1, 3, height, width] if static else ["batch", 3, "height", "width"]
     # Weights of a 1x1 convolution over RGB: a class's channel counts for it, the others against it.
-    weights = np.full((3, 3, 1, 1), -1.0, np.float32)
+    weights = np.full((3, 3, 1, 1), contrast, np.float32)
     weights[range(3), range(3)] = 1.0
 
     def constant(name: str, value: object) -> TensorProto:

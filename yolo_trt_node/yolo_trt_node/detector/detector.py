@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from yolo_trt_node.detector.backends import ModelFile, Session, open_model
 from yolo_trt_node.detector.card import ModelCard, ModelError, read_card
 from yolo_trt_node.detector.decode import decode_end2end, decode_raw
+from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.detector.letterbox import Preprocessor, matched_shape
 
 # Cameras of more shapes than this on one detector share; the one unused longest is compiled again.
@@ -32,6 +33,7 @@ class DetectorOptions:
         iou_threshold: of two boxes of a class that overlap more, the weaker is dropped, 0 to 1.
         max_det: at most so many boxes an image.
         classes: names or ids (as text) of the classes wanted; empty for all.
+        multi_label: report each class of an object that scores enough, not the best alone (`decode_raw`).
         threads: CPU threads for inference; 0 for one per core this process may use.
     """
 
@@ -41,6 +43,7 @@ class DetectorOptions:
     iou_threshold: float | None = None
     max_det: int = 300
     classes: tuple[str, ...] = ()
+    multi_label: bool = False
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -169,11 +172,11 @@ class Detector:
         self.detect([np.zeros((image_height, image_width, 3), np.uint8)])
         return self.input_shape(image_height, image_width)
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    def detect(self, images: Sequence[NDArray[np.uint8] | Frame]) -> list[Detections]:
         """Find objects in images.
 
         Args:
-            images: H x W x 3 uint8 BGR arrays, sizes may differ.
+            images: H x W x 3 uint8 BGR arrays, or frames in the camera's own encoding; sizes may differ.
 
         Returns:
             One `Detections` an image, in the order given.
@@ -181,24 +184,20 @@ class Detector:
         Raises:
             ValueError: an image has another type or shape, or is empty.
         """
+        frames = [_frame(index, image) for index, image in enumerate(images)]
         groups: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-                raise ValueError(
-                    f"image {index} is {image.dtype}{list(image.shape)}; expected a non-empty uint8 array of "
-                    "shape [height, width, 3] in BGR order"
-                )
-            groups.setdefault(self.input_shape(*image.shape[:2]), []).append(index)
+        for index, frame in enumerate(frames):
+            groups.setdefault(self.input_shape(frame.height, frame.width), []).append(index)
         results: dict[int, Detections] = {}
         for shape, members in groups.items():
             size = self.card.fixed_batch or len(members)
             for start in range(0, len(members), size):
                 chunk = members[start : start + size]
-                found = self._run(shape, [images[i] for i in chunk])
+                found = self._run(shape, [frames[i] for i in chunk])
                 results.update(zip(chunk, found, strict=True))
         return [results[index] for index in range(len(images))]
 
-    def _run(self, shape: tuple[int, int], images: list[NDArray[np.uint8]]) -> list[Detections]:
+    def _run(self, shape: tuple[int, int], images: list[Frame]) -> list[Detections]:
         preprocess, session = self._session(shape)
         started = time.perf_counter()
         # A model with a fixed batch gets it full: the last image is repeated and its doubles ignored.
@@ -216,6 +215,7 @@ class Detector:
                     score_threshold=self.score_threshold,
                     iou_threshold=self.iou_threshold,
                     max_det=self.options.max_det,
+                    multi_label=self.options.multi_label,
                 )
             else:
                 boxes, scores, class_ids = decode_end2end(
@@ -245,6 +245,18 @@ class Detector:
             self._prepared[shape] = (preprocess, self._model.session(*shape))
         self._prepared.move_to_end(shape)
         return self._prepared[shape]
+
+
+def _frame(index: int, image: NDArray[np.uint8] | Frame) -> Frame:
+    """Wrap an image given to `Detector.detect`, which names it by its index where it is none."""
+    if isinstance(image, Frame):
+        return image
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(
+            f"image {index} is {image.dtype}{list(image.shape)}; expected a non-empty uint8 array of "
+            "shape [height, width, 3] in BGR order, or a Frame"
+        )
+    return Frame.from_bgr(image)
 
 
 def parse_shape(text: str) -> tuple[int, int]:
