@@ -94,3 +94,35 @@ def test_the_last_row_needs_no_padding():
     # Some drivers cut the buffer after the last pixel.
     frame = Frame(np.arange(14, dtype=np.uint8), 2, 2, "bgr8", 8)
     np.testing.assert_array_equal(frame.data, [[0, 1, 2, 3, 4, 5], [8, 9, 10, 11, 12, 13]])
+
+
+@pytest.mark.parametrize("padding", [0, 7])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "part", [(0, 0, 62, 46), (0, 0, 2, 2), (10, 4, 40, 46), (60, 44, 62, 46), (0, 20, 62, 22)]
+)
+def test_a_part_of_a_frame_shows_that_part(encoding, padding, part):
+    frame = encode(IMAGE, encoding, padding)
+    left, top, right, bottom = part
+    cut = frame.crop(*part)
+    assert (cut.height, cut.width, cut.encoding) == (bottom - top, right - left, encoding)
+    np.testing.assert_array_equal(cut.to_bgr(), frame.to_bgr()[top:bottom, left:right])
+    if encoding != "nv12":
+        assert np.shares_memory(cut.data, frame.data)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "part", "message"),
+    [
+        ("bgr8", (0, 0, 63, 46), "no part of a frame of 62 x 46"),
+        ("bgr8", (-1, 0, 62, 46), "no part"),
+        ("bgr8", (5, 5, 5, 6), "no part"),
+        ("nv12", (1, 0, 3, 2), r"cut at even pixels, not at \(1, 0\)"),
+        ("nv12", (0, 1, 2, 3), "cut at even pixels"),
+        ("yuyv", (1, 0, 3, 2), "cut at even pixels"),
+        ("nv12", (0, 0, 3, 2), "even sides"),
+    ],
+)
+def test_parts_that_cannot_be_cut_are_refused(encoding, part, message):
+    with pytest.raises(ValueError, match=message):
+        encode(IMAGE, encoding).crop(*part)

@@ -99,6 +99,35 @@ class Frame:
             image = np.ascontiguousarray(image)
         return cls(image, height, width, "bgr8", image.strides[0])
 
+    def crop(self, left: int, top: int, right: int, bottom: int) -> Frame:
+        """Return a part of the frame: a view, but for nv12, whose two planes are cut into new memory.
+
+        Args:
+            left: first column, even for yuyv and nv12.
+            top: first row, even for nv12.
+            right: the column after the last, likewise.
+            bottom: the row after the last, likewise.
+
+        Raises:
+            ValueError: the part does not lie in the frame, or would cut a chroma sample.
+        """
+        if not (0 <= left < right <= self.width and 0 <= top < bottom <= self.height):
+            raise ValueError(
+                f"columns {left} to {right} and rows {top} to {bottom} are no part of a frame of "
+                f"{self.width} x {self.height} pixels"
+            )
+        if (left, top, right, bottom) == (0, 0, self.width, self.height):
+            return self
+        if (self.encoding in ("nv12", "yuyv") and left % 2) or (self.encoding == "nv12" and top % 2):
+            raise ValueError(f"a {self.encoding} frame is cut at even pixels, not at ({left}, {top})")
+        size = _ROW_BYTES[self.encoding]
+        data = self.data[top:bottom, left * size : right * size]
+        step = self.step
+        if self.encoding == "nv12":
+            chroma = self.data[self.height + top // 2 : self.height + bottom // 2, left:right]
+            data, step = np.concatenate((data, chroma)), right - left
+        return Frame(data, bottom - top, right - left, self.encoding, step)
+
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The data as OpenCV takes it: H x W x channels, H x W (mono8) or 3/2 H x W (nv12); a view."""
