@@ -260,8 +260,10 @@ LEFT, RIGHT, WHOLE = Window(0, 0, 100, 100), Window(80, 0, 180, 100), Window(0, 
             [],
             [0.7, 0.5],
         ),
-        # ... the second seen by one tile only
-        ([(85, 9, 93, 29, 0.6, 0), (87, 9, 95, 29, 0.5, 0)], [(85, 9, 93, 29, 0.7, 0)], [], [0.7, 0.5]),
+        # ... the second seen only by the tile that sees the first one better
+        ([(85, 9, 93, 29, 0.6, 0), (87, 9, 95, 29, 0.5, 0)], [(85, 9, 93, 29, 0.4, 0)], [], [0.6, 0.5]),
+        # ... or only by the one that sees it worse: then it is one
+        ([(85, 9, 93, 29, 0.6, 0), (87, 9, 95, 29, 0.5, 0)], [(85, 9, 93, 29, 0.7, 0)], [], [0.7]),
         # two cars that the coarse view takes for one
         ([(10, 9, 20, 19, 0.8, 0), (21, 9, 31, 19, 0.8, 0)], [], [(10, 9, 31, 19, 0.5, 0)], [0.8, 0.8]),
         # a car in a large box that its tile cannot judge

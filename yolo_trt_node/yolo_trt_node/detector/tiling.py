@@ -216,7 +216,7 @@ def merge_views(
     Boxes of one class from different views that agree where both views look are one object, at most one of
     each view. It gets the best scored of the boxes that end inside their view; where every view cuts it, the
     box around the parts. What is left of cut objects inside other boxes goes, and so does the weaker of two
-    boxes in one place that no view has told apart.
+    boxes in one place, unless the view of the stronger has found both.
 
     Args:
         found: one for each view: boxes N x 4 float32 (x1 y1 x2 y2 in pixels of the image), scores, class ids.
@@ -337,8 +337,8 @@ def _outdone(
 ) -> NDArray[np.bool_]:
     """Tell which objects that a view sees whole give way to a stronger such object that shares their place.
 
-    The weaker is a double, or a part taken for an object. Not so when its view sees both and has told them
-    apart; nor when it is larger than the stronger one's view, which then knows nothing of it.
+    The weaker is a double, or a part taken for an object. Not so when the stronger one's view has found both;
+    nor when the weaker is larger than that view, which then knows nothing of it.
     """
     area = _areas(seen.boxes)
     found = []
@@ -355,7 +355,7 @@ def _outdone(
         views.setdefault(index, set()).add(view)
     gone = np.zeros(len(area), np.bool_)
     for loser, winner in rivals[np.argsort(-seen.scores[rivals[:, 1]], kind="stable")].tolist():
-        if not gone[winner] and views[loser].isdisjoint(views[winner]):
+        if not gone[winner] and seen.view[winner] not in views[loser]:
             gone[loser] = True
     return gone
 
