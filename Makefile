@@ -1,6 +1,7 @@
 # make demo      scenes -> compress -> fly over DDS -> demo/report.html
 # make test      the whole test suite
 # make demo-real the same flight with real aerial images: UAV_DATA=<folder> make demo-real
+# make test-old  the detector's tests at the old end: Python 3.10, NumPy 1.21, OpenCV 4.5
 # make lint      ruff and mypy
 # make clean     remove what the targets made (not the virtual environment)
 #
@@ -8,9 +9,10 @@
 
 SHELL := /bin/bash
 PYTHON ?= python3
+PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real test lint clean
+.PHONY: help setup demo demo-real test test-old lint clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -26,6 +28,16 @@ demo-real: setup
 
 test: setup
 	@$(ENV) exec python -m pytest $(ARGS)
+
+test-old: .venv-old/made
+	@PYTHONPATH=yolo_trt_node:. .venv-old/bin/python -m pytest tests/yolo_trt_node/detector $(ARGS)
+
+.venv-old/made: tests/requirements-old.txt
+	@$(PYTHON310) -c '' 2>/dev/null || \
+	  { echo "test-old needs Python 3.10; say where it is: make test-old PYTHON310=/path/to/python3.10"; exit 1; }
+	@rm -rf .venv-old && $(PYTHON310) -m venv .venv-old
+	@.venv-old/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 lint: setup
 	@$(ENV) ruff check . && ruff format --check . && mypy

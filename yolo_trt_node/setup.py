@@ -24,6 +24,7 @@ setup(
     maintainer="yolo_trt_node maintainers",
     maintainer_email="maintainers@yolo-trt-node.example.org",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={f"{NAME}.detector.cuda": ["*.cu"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

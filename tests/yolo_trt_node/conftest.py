@@ -2,8 +2,9 @@ import os
 import random
 
 import pytest
-from support.ros import Peer, dds_environment
 from support.toy_detector import write_toy_detector
+
+# support.ros is imported where it is used: the detector's tests run on machines without ROS (make test-old).
 
 
 @pytest.fixture(scope="session")
@@ -14,11 +15,15 @@ def domain() -> int:
 
 @pytest.fixture
 def environment(domain):
+    from support.ros import dds_environment
+
     return dds_environment(domain)
 
 
 @pytest.fixture
 def peer(environment, monkeypatch, domain):
+    from support.ros import Peer
+
     for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
         monkeypatch.setenv(name, environment[name])
     peer = Peer(domain)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from support.frames import encode
 from support.toy_detector import expected_box, model_card, paint_cells, write_toy_detector
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 
@@ -118,6 +119,28 @@ def test_float16_inputs_are_served(tmp_path):
     path = write_toy_detector(tmp_path / "half.onnx", half=True)
     (found,) = Detector.load(path).detect([paint_cells(canvas(64, 64), [(3, 4, "red")])])
     np.testing.assert_allclose(found.boxes[0], expected_box(3, 4), atol=1e-2)
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "rgb8", "bgra8", "rgba8", "nv12", "yuyv"])
+def test_frames_in_the_encoding_of_the_camera_give_the_same_boxes(toy, encoding):
+    image = paint_cells(canvas(48, 64), [(3, 4, "red"), (2, 1, "blue")])
+    detector = Detector.load(toy)
+    (wanted,) = detector.detect([image])
+    (found,) = detector.detect([encode(image, encoding, padding=5)])
+    np.testing.assert_array_equal(found.class_ids[np.argsort(found.class_ids)], [0, 2])
+    assert sorted(map(tuple, found.boxes)) == sorted(map(tuple, wanted.boxes))
+
+
+def test_with_multi_label_an_object_is_reported_under_each_of_its_names(tmp_path):
+    toy = write_toy_detector(tmp_path / "toy.onnx", contrast=0.0)
+    image = canvas(64, 64)
+    image[24:32, 32:40] = (0, 200, 255)  # more red than green
+    (single,) = Detector.load(toy).detect([image])
+    assert single.class_ids.tolist() == [0]
+    (many,) = Detector.load(toy, DetectorOptions(multi_label=True)).detect([image])
+    assert many.class_ids.tolist() == [0, 1]
+    np.testing.assert_allclose(many.scores, [1.0, 200 / 255], atol=1e-3)
+    np.testing.assert_array_equal(many.boxes[0], many.boxes[1])
 
 
 def test_only_the_classes_asked_for_come_back_by_name_or_id(toy):

@@ -27,6 +27,10 @@ def imported_by(code: str) -> set[str]:
     ],
 )
 def test_neither_torch_nor_ultralytics(modules):
+    if "detector_node" in modules:
+        pytest.importorskip("rclpy", reason="no ROS 2 on this machine")
+    if "replay" in modules:
+        pytest.importorskip("rosbags", reason="no rosbags on this machine")
     assert not imported_by(f"import {modules}").intersection(FORBIDDEN)
 
 

@@ -1,10 +1,14 @@
 """The letterbox: geometry, pixels, and the way back."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.frames import encode, picture
+from yolo_trt_node.detector.frames import ENCODINGS
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor, matched_shape
 
 sides = st.integers(1, 4000)
@@ -59,18 +63,50 @@ def test_an_odd_row_of_padding_lies_below_as_in_ultralytics():
     assert (box.top, box.left, box.scaled_height) == (0, 0, 63)
 
 
-@pytest.mark.parametrize("channels", ["RGB", "BGR"])
-def test_pixels_equal_the_plain_definition(channels):
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (45, 80, 3), np.uint8)
-    batch, (layout,) = Preprocessor(32, 48, channels=channels, scale=1 / 255, colour=(114, 114, 114))([image])
-    wanted = np.full((32, 48, 3), 114, np.uint8)
-    scaled = cv2.resize(image, (layout.scaled_width, layout.scaled_height), interpolation=cv2.INTER_LINEAR)
+def plain(frame, layout, channels, colour):
+    """The definition, step by step: to BGR, scale, pad, order, 3 x height x width, 8 bits."""
+    wanted = np.empty((layout.height, layout.width, 3), np.uint8)
+    wanted[:] = colour
+    scaled = cv2.resize(
+        frame.to_bgr(), (layout.scaled_width, layout.scaled_height), interpolation=cv2.INTER_LINEAR
+    )
     wanted[
         layout.top : layout.top + layout.scaled_height, layout.left : layout.left + layout.scaled_width
     ] = scaled
-    ordered = wanted[..., ::-1] if channels == "RGB" else wanted
-    np.testing.assert_allclose(batch[0], ordered.transpose(2, 0, 1).astype(np.float32) / 255, atol=1e-6)
+    return (wanted[..., ::-1] if channels == "RGB" else wanted).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("size", [(45, 81), (32, 48), (24, 48), (91, 33), (3, 200), (200, 3), (2, 2)])
+def test_pixels_equal_the_plain_definition(size, encoding, channels):
+    colour = (10, 114, 200)
+    frame = encode(picture(*size), encoding, padding=5)
+    preprocess = Preprocessor(32, 48, channels=channels, scale=1 / 255, colour=colour)
+    preprocess([encode(picture(50, 60, seed=9), "bgr8")])  # leaves its traces in the buffers
+    batch, (layout,) = preprocess([frame])
+    wanted = plain(frame, layout, channels, colour).astype(np.float32) / 255
+    np.testing.assert_allclose(batch[0], wanted, atol=1e-6)
+
+
+def test_a_batch_holds_frames_of_every_encoding_and_size_side_by_side():
+    frames = [encode(picture(40 + 10 * i, 70, seed=i), encoding) for i, encoding in enumerate(ENCODINGS)]
+    options = {"channels": "RGB", "scale": 1.0, "colour": (1, 2, 3)}
+    batch, layouts = Preprocessor(64, 64, **options)(frames)
+    assert batch.shape == (len(ENCODINGS), 3, 64, 64)
+    for tensor, frame, layout in zip(batch, frames, layouts, strict=True):
+        np.testing.assert_array_equal(tensor, plain(frame, layout, "RGB", (1, 2, 3)))
+
+
+def test_memory_is_reused_from_frame_to_frame():
+    preprocess = Preprocessor(64, 96, channels="RGB", scale=1.0, colour=(1, 2, 3))
+    frames = [encode(picture(90, 160), encoding) for encoding in ENCODINGS]
+    preprocess(frames)
+    tracemalloc.start()
+    preprocess(frames)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 * 96  # less than a single plane of the network's input
 
 
 def test_a_read_only_view_with_padded_rows_is_read():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 from support.ros import Transition, detector_node, wait_until
-from support.toy_detector import NAMES, paint_cells, write_toy_detector
+from support.toy_detector import BGR, NAMES, paint_cells, write_rectangle_detector, write_toy_detector
 from yolo_trt_node.detector import Detector
 
 GREY = 114
@@ -226,6 +226,7 @@ class TestBadInput:
             ("max_det", "-3", "parameter max_det must be a whole number from 1 to 10000", 5),
             ("backend", "cuda9", "backend is 'cuda9'; use one of auto, onnxruntime", "auto"),
             ("input_shape", "big", "input_shape is 'big'", "auto"),
+            ("tiling", "many", "tiling is 'many'; use none, auto, or ROWSxCOLUMNS", "none"),
             ("classes", "['zebra']", "no class 'zebra'; it has red, green, blue", ["red"]),
         ],
     )
@@ -241,6 +242,8 @@ class TestBadInput:
             ("score_threshold", 3.0, ""),
             ("score_threshold", "high", ""),
             ("classes", ["zebra"], "no class 'zebra'; it has red, green, blue"),
+            ("tiling", "99x99", "use none, auto, or ROWSxCOLUMNS such as 2x3"),
+            ("tile_overlap", 0.9, ""),
             ("model", "/elsewhere.onnx", "takes effect when the node is configured"),
         ):
             successful, why = peer.set_parameter(name, value)
@@ -271,3 +274,15 @@ class TestParametersInFlight:
             assert len(peer.detect(scene(), (3, 0)).detections) == 1
             assert peer.set_parameter("score_threshold", 0.75) == (True, "")
             assert wait_until(lambda: peer.label_infos[-1].threshold == 0.75)
+
+    def test_tiles_are_switched_on_and_off(self, environment, peer, tmp_path):
+        model = write_rectangle_detector(tmp_path / "rectangles.onnx")
+        image = np.full((160, 240, 3), GREY, np.uint8)
+        image[70:74, 118:123] = BGR["red"]
+        with detector_node(environment, {"model": model}):
+            assert len(peer.detect(image).detections) == 0
+            assert peer.set_parameter("tiling", "auto") == (True, "")
+            message = peer.detect(image, (2, 0))
+            np.testing.assert_allclose(boxes_of(message), [(118, 70, 123, 74)], atol=1e-3)
+            assert peer.set_parameter("tiling", "none") == (True, "")
+            assert len(peer.detect(image, (3, 0)).detections) == 0

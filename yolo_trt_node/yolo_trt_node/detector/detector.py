@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +13,19 @@ from numpy.typing import NDArray
 
 from yolo_trt_node.detector.backends import ModelFile, Session, open_model
 from yolo_trt_node.detector.card import ModelCard, ModelError, read_card
-from yolo_trt_node.detector.decode import decode_end2end, decode_raw
-from yolo_trt_node.detector.letterbox import Preprocessor, matched_shape
+from yolo_trt_node.detector.decode import Boxes, decode_end2end, decode_raw
+from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
+from yolo_trt_node.detector.tiling import (
+    MAX_OVERLAP,
+    MIN_OVERLAP,
+    NO_TILES,
+    ViewPlan,
+    Window,
+    merge_views,
+    parse_tiling,
+    plan_views,
+)
 
 # Cameras of more shapes than this on one detector share; the one unused longest is compiled again.
 _SHAPES_KEPT = 4
@@ -32,7 +43,14 @@ class DetectorOptions:
         iou_threshold: of two boxes of a class that overlap more, the weaker is dropped, 0 to 1.
         max_det: at most so many boxes an image.
         classes: names or ids (as text) of the classes wanted; empty for all.
+        multi_label: report each class of an object that scores enough, not the best alone (`decode_raw`).
         threads: CPU threads for inference; 0 for one per core this process may use.
+        tiling: ``none``; ``auto``: look also at overlapping tiles, as many as it takes at native resolution;
+            or ``ROWSxCOLUMNS`` of tiles.
+        tile_overlap: least share of a tile's side that its neighbour sees too, 0.05 to 0.5. An object smaller
+            than that is seen whole by a tile, wherever it is.
+        max_batch: at most so many views (images, or tiles of them) go through the network at once; it bounds
+            the memory.
     """
 
     backend: str = "auto"
@@ -41,7 +59,11 @@ class DetectorOptions:
     iou_threshold: float | None = None
     max_det: int = 300
     classes: tuple[str, ...] = ()
+    multi_label: bool = False
     threads: int = 0
+    tiling: str = NO_TILES
+    tile_overlap: float = 0.2
+    max_batch: int = 1
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "iou_threshold"):
@@ -54,6 +76,13 @@ class DetectorOptions:
             raise ValueError(f"threads is {self.threads}, but must be 0 (one per core) or more")
         if self.input_shape not in ("auto", "square"):
             parse_shape(self.input_shape)
+        parse_tiling(self.tiling)
+        if not MIN_OVERLAP <= self.tile_overlap <= MAX_OVERLAP:
+            raise ValueError(
+                f"tile_overlap is {self.tile_overlap}, but must lie between {MIN_OVERLAP} and {MAX_OVERLAP}"
+            )
+        if self.max_batch < 1:
+            raise ValueError(f"max_batch is {self.max_batch}, but must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -64,8 +93,8 @@ class Detections:
         boxes: N x 4 float32, x1 y1 x2 y2 in pixels of the original image, clipped to it.
         scores: N float32, descending.
         class_ids: N int32, positions in the card's names.
-        timing: seconds that each stage (``preprocess``, ``inference``, ``postprocess``) took for the batch
-            that the image was in.
+        timing: seconds that each stage (``preprocess``, ``inference``, ``postprocess``) took for the batches
+            that the image, or tiles of it, were in.
     """
 
     boxes: NDArray[np.float32]
@@ -75,6 +104,36 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+class _Answer:
+    """What the views of one image have found so far."""
+
+    def __init__(self) -> None:
+        self._found: list[Boxes] = []
+        self._windows: list[Window] = []
+        self._scales: list[float] = []
+        self._timing: dict[str, float] = defaultdict(float)
+
+    def add(self, found: Boxes, window: Window, layout: Letterbox) -> None:
+        """Take what one view found, in pixels of the image."""
+        self._found.append(found)
+        self._windows.append(window)
+        self._scales.append(layout.scale)
+
+    def spend(self, timing: Mapping[str, float]) -> None:
+        """Add the seconds that a batch with views of the image took."""
+        for stage, seconds in timing.items():
+            self._timing[stage] += seconds
+
+    def merge(self, max_det: int) -> Detections:
+        """Make one answer of all views."""
+        started = time.perf_counter()
+        found = self._found[0]
+        if len(self._found) > 1:
+            found = merge_views(self._found, self._windows, self._scales, max_det)
+        self.spend({"postprocess": time.perf_counter() - started})
+        return Detections(*found, timing=dict(self._timing))
 
 
 class Detector:
@@ -138,8 +197,10 @@ class Detector:
         iou_threshold: float | None,
         max_det: int,
         classes: tuple[str, ...],
+        tiling: str | None = None,
+        tile_overlap: float | None = None,
     ) -> None:
-        """Change what may change between two images.
+        """Change what may change between two images; ``None`` leaves the tiling and its overlap as they are.
 
         Raises:
             ValueError: a value is out of range or names a class the model does not have; nothing changes.
@@ -150,15 +211,27 @@ class Detector:
             iou_threshold=iou_threshold,
             max_det=max_det,
             classes=classes,
+            tiling=self.options.tiling if tiling is None else tiling,
+            tile_overlap=self.options.tile_overlap if tile_overlap is None else tile_overlap,
         )
         self._wanted = _class_mask(self.card, classes)
         self.options = options
 
+    def views(self, image_height: int, image_width: int) -> ViewPlan:
+        """Return how images of a size (pixels) are looked at: the network's input shape, and the windows."""
+        return plan_views(
+            image_height,
+            image_width,
+            tiling=self.options.tiling,
+            overlap=self.options.tile_overlap,
+            nominal=(self.card.height, self.card.width),
+            stride=self.card.stride,
+            fixed=self._fixed_shape,
+        )
+
     def input_shape(self, image_height: int, image_width: int) -> tuple[int, int]:
         """Return the network's input (height, width) for an image of the given size, all in pixels."""
-        if self._fixed_shape is not None:
-            return self._fixed_shape
-        return matched_shape(image_height, image_width, self.card.height, self.card.width, self.card.stride)
+        return self.views(image_height, image_width).shape
 
     def prepare(self, image_height: int, image_width: int) -> tuple[int, int]:
         """Compile for images of a size and run once, so that the first real frame does not wait.
@@ -169,11 +242,11 @@ class Detector:
         self.detect([np.zeros((image_height, image_width, 3), np.uint8)])
         return self.input_shape(image_height, image_width)
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    def detect(self, images: Sequence[NDArray[np.uint8] | Frame]) -> list[Detections]:
         """Find objects in images.
 
         Args:
-            images: H x W x 3 uint8 BGR arrays, sizes may differ.
+            images: H x W x 3 uint8 BGR arrays, or frames in the camera's own encoding; sizes may differ.
 
         Returns:
             One `Detections` an image, in the order given.
@@ -181,56 +254,71 @@ class Detector:
         Raises:
             ValueError: an image has another type or shape, or is empty.
         """
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-                raise ValueError(
-                    f"image {index} is {image.dtype}{list(image.shape)}; expected a non-empty uint8 array of "
-                    "shape [height, width, 3] in BGR order"
-                )
-            groups.setdefault(self.input_shape(*image.shape[:2]), []).append(index)
-        results: dict[int, Detections] = {}
-        for shape, members in groups.items():
-            size = self.card.fixed_batch or len(members)
-            for start in range(0, len(members), size):
-                chunk = members[start : start + size]
-                found = self._run(shape, [images[i] for i in chunk])
-                results.update(zip(chunk, found, strict=True))
-        return [results[index] for index in range(len(images))]
+        waiting: dict[tuple[int, int], list[tuple[int, Window]]] = defaultdict(list)
+        frames = [_frame(index, image) for index, image in enumerate(images)]
+        for index, frame in enumerate(frames):
+            plan = self.views(frame.height, frame.width)
+            waiting[plan.shape] += [(index, window) for window in plan.windows]
+        answers = [_Answer() for _ in images]
+        for shape, views in waiting.items():
+            for batch in self._batches(views):
+                self._run(shape, frames, batch, answers)
+        return [answer.merge(self.options.max_det) for answer in answers]
 
-    def _run(self, shape: tuple[int, int], images: list[NDArray[np.uint8]]) -> list[Detections]:
+    def _batches(self, views: list[tuple[int, Window]]) -> Iterator[list[tuple[int, Window]]]:
+        """Split views into as few batches as the model and the memory allow, of about equal size."""
+        limit = self.card.fixed_batch or self.options.max_batch
+        count = -(-len(views) // limit)
+        # A fixed batch costs the same full or not, so only the last one stays short.
+        size = limit if self.card.fixed_batch else -(-len(views) // count)
+        for start in range(0, len(views), size):
+            yield views[start : start + size]
+
+    def _run(
+        self,
+        shape: tuple[int, int],
+        frames: Sequence[Frame],
+        views: list[tuple[int, Window]],
+        answers: list[_Answer],
+    ) -> None:
+        """Look at a batch of views, each a window of one of the images; note what each answer gets of it."""
         preprocess, session = self._session(shape)
         started = time.perf_counter()
-        # A model with a fixed batch gets it full: the last image is repeated and its doubles ignored.
-        missing = (self.card.fixed_batch or len(images)) - len(images)
-        batch, layouts = preprocess(images + images[-1:] * missing)
+        crops = [frames[index].crop(*window) for index, window in views]
+        # A model with a fixed batch gets it full: the last view is repeated and its doubles ignored.
+        missing = (self.card.fixed_batch or len(crops)) - len(crops)
+        batch, layouts = preprocess(crops + crops[-1:] * missing)
         prepared = time.perf_counter()
         predictions = session.infer(batch)
         inferred = time.perf_counter()
-        decoded = []
-        for prediction, layout in zip(predictions, layouts[: len(images)], strict=False):
-            if self.card.head == "raw":
-                boxes, scores, class_ids = decode_raw(
-                    prediction,
-                    classes=self._wanted,
-                    score_threshold=self.score_threshold,
-                    iou_threshold=self.iou_threshold,
-                    max_det=self.options.max_det,
-                )
-            else:
-                boxes, scores, class_ids = decode_end2end(
-                    prediction,
-                    classes=self._wanted,
-                    score_threshold=self.score_threshold,
-                    max_det=self.options.max_det,
-                )
-            decoded.append((layout.to_image(boxes), scores, class_ids))
+        for (index, window), prediction, layout in zip(views, predictions, layouts, strict=False):
+            boxes, scores, class_ids = self._decode(prediction)
+            boxes = layout.to_image(boxes) + np.array([window.left, window.top] * 2, np.float32)
+            answers[index].add((boxes, scores, class_ids), window, layout)
         timing = {
             "preprocess": prepared - started,
             "inference": inferred - prepared,
             "postprocess": time.perf_counter() - inferred,
         }
-        return [Detections(*parts, timing=timing) for parts in decoded]
+        for index in {index for index, _ in views}:
+            answers[index].spend(timing)
+
+    def _decode(self, prediction: NDArray[np.float32]) -> Boxes:
+        if self.card.head == "raw":
+            return decode_raw(
+                prediction,
+                classes=self._wanted,
+                score_threshold=self.score_threshold,
+                iou_threshold=self.iou_threshold,
+                max_det=self.options.max_det,
+                multi_label=self.options.multi_label,
+            )
+        return decode_end2end(
+            prediction,
+            classes=self._wanted,
+            score_threshold=self.score_threshold,
+            max_det=self.options.max_det,
+        )
 
     def _session(self, shape: tuple[int, int]) -> tuple[Preprocessor, Session]:
         if shape not in self._prepared:
@@ -245,6 +333,18 @@ class Detector:
             self._prepared[shape] = (preprocess, self._model.session(*shape))
         self._prepared.move_to_end(shape)
         return self._prepared[shape]
+
+
+def _frame(index: int, image: NDArray[np.uint8] | Frame) -> Frame:
+    """Wrap an image given to `Detector.detect`, which names it by its index where it is none."""
+    if isinstance(image, Frame):
+        return image
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(
+            f"image {index} is {image.dtype}{list(image.shape)}; expected a non-empty uint8 array of "
+            "shape [height, width, 3] in BGR order, or a Frame"
+        )
+    return Frame.from_bgr(image)
 
 
 def parse_shape(text: str) -> tuple[int, int]:

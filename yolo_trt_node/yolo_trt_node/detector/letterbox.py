@@ -6,11 +6,15 @@ grey, so that a model sees in flight what it saw in training.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from yolo_trt_node.detector.frames import Frame
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ def matched_shape(
 
 
 class Preprocessor:
-    """Writes images into one reused input batch of a fixed height and width."""
+    """Writes frames into one reused input batch of a fixed height and width.
+
+    A frame is scaled in its camera's channels, and its colours are put in order while the channels are taken
+    apart, which costs nothing; only YUV is converted first.
+    """
 
     def __init__(
         self, height: int, width: int, *, channels: str, scale: float, colour: tuple[int, int, int]
@@ -92,52 +100,74 @@ class Preprocessor:
             width: input width in pixels.
             channels: the tensor's channel order, ``RGB`` or ``BGR``.
             scale: factor from 8-bit values to the tensor's values.
-            colour: padding, three 8-bit values in the image's order (BGR).
+            colour: padding, three 8-bit values in the order blue, green, red.
         """
         self.height = height
         self.width = width
-        self._order = (2, 1, 0) if channels == "RGB" else (0, 1, 2)
         self._scale = np.float32(scale)
-        self._colour = np.array(colour, np.uint8)
-        self._canvas = np.empty((height, width, 3), np.uint8)
         self._planes = np.empty((3, height, width), np.uint8)
+        # The same planes in the order blue, green, red.
+        self._bgr_planes = self._planes[::-1] if channels == "RGB" else self._planes
+        self._colour = np.array(colour, np.uint8).reshape(3, 1, 1)
         self._layout: Letterbox | None = None
         self._batch = np.empty((0, 3, height, width), np.float32)
+        self._memory: dict[str, NDArray[np.uint8]] = {}
 
-    def __call__(self, images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], list[Letterbox]]:
-        """Letterbox images of H x W x 3 uint8 BGR into a batch N x 3 x height x width float32.
+    def __call__(
+        self, images: Sequence[NDArray[np.uint8] | Frame]
+    ) -> tuple[NDArray[np.float32], list[Letterbox]]:
+        """Letterbox images into a batch N x 3 x height x width float32.
 
-        The batch is a view of a buffer that the next call overwrites.
+        Args:
+            images: frames, or H x W x 3 uint8 BGR arrays.
+
+        Returns:
+            The batch, a view of a buffer that the next call overwrites, and each image's place in it.
         """
         if len(self._batch) < len(images):
             self._batch = np.empty((len(images), 3, self.height, self.width), np.float32)
         layouts = []
-        for index, image in enumerate(images):
-            image_height, image_width = image.shape[:2]
-            layout = Letterbox.fit(image_height, image_width, self.height, self.width)
-            self._place(image, layout)
-            # De-interleaving 8-bit values with OpenCV's SIMD and converting contiguous planes is several
-            # times faster than one strided NumPy expression.
-            cv2.mixChannels(
-                [self._canvas],
-                list(self._planes),
-                [value for plane, source in enumerate(self._order) for value in (source, plane)],
-            )
-            np.multiply(self._planes, self._scale, out=self._batch[index], casting="unsafe")
+        for image, tensor in zip(images, self._batch):  # noqa: B905  (the buffer may be longer)
+            frame = image if isinstance(image, Frame) else Frame.from_bgr(image)
+            layout = Letterbox.fit(frame.height, frame.width, self.height, self.width)
+            self._place(frame, layout)
+            # Two passes, since each of them is vectorised; one `multiply` of mixed types is not.
+            np.copyto(tensor, self._planes)
+            np.multiply(tensor, self._scale, out=tensor)
             layouts.append(layout)
         return self._batch[: len(images)], layouts
 
-    def _place(self, image: NDArray[np.uint8], layout: Letterbox) -> None:
+    def _place(self, frame: Frame, layout: Letterbox) -> None:
+        """Write a frame's pixels into the 8-bit planes."""
         if layout != self._layout:
             # The padding stays from frame to frame; only a new geometry repaints it.
-            self._canvas[:] = self._colour
+            self._bgr_planes[:] = self._colour
             self._layout = layout
-        inner = self._canvas[
-            layout.top : layout.top + layout.scaled_height, layout.left : layout.left + layout.scaled_width
-        ]
-        if image.shape[:2] == inner.shape[:2]:
-            inner[:] = image
-        else:
-            inner[:] = cv2.resize(
-                image, (layout.scaled_width, layout.scaled_height), interpolation=cv2.INTER_LINEAR
-            )
+        rows = slice(layout.top, layout.top + layout.scaled_height)
+        columns = slice(layout.left, layout.left + layout.scaled_width)
+        inner = [plane[rows, columns] for plane in self._bgr_planes]
+
+        pixels = frame.pixels
+        if frame.encoding in ("nv12", "yuyv"):
+            pixels = frame.to_bgr(self._buffer("bgr", (frame.height, frame.width, 3)))
+        size = (layout.scaled_width, layout.scaled_height)
+        if (frame.width, frame.height) != size:
+            scaled = self._buffer("scaled", (layout.scaled_height, layout.scaled_width, *pixels.shape[2:]))
+            pixels = cv2.resize(pixels, size, dst=scaled, interpolation=cv2.INTER_LINEAR)
+        if frame.encoding == "mono8":
+            for plane in inner:
+                plane[:] = pixels
+            return
+        if frame.encoding in ("rgb8", "rgba8"):
+            inner.reverse()
+        if pixels.shape[2] == 4:
+            inner.append(self._buffer("alpha", pixels.shape[:2]))
+        cv2.split(pixels, inner)
+
+    def _buffer(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return uninitialised memory of a shape; it grows when it must and is never given back."""
+        size = math.prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or memory.size < size:
+            memory = self._memory[name] = np.empty(size, np.uint8)
+        return memory[:size].reshape(shape)

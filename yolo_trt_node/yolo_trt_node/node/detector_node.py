@@ -327,6 +327,8 @@ class DetectorNode(LifecycleNode):
                     iou_threshold=options.iou_threshold,
                     max_det=options.max_det,
                     classes=options.classes,
+                    tiling=options.tiling,
+                    tile_overlap=options.tile_overlap,
                 )
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))

@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 
 from yolo_trt_node.detector import DetectorOptions
 from yolo_trt_node.detector.backends import BACKENDS
+from yolo_trt_node.detector.tiling import MAX_OVERLAP, MIN_OVERLAP
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -104,6 +105,21 @@ PARAMETERS: tuple[Spec, ...] = (
         maximum=1.0,
     ),
     Spec("max_det", 300, "At most so many boxes an image, the best.", live=True, minimum=1, maximum=10_000),
+    Spec(
+        "tiling",
+        "none",
+        "For small objects, look also at overlapping tiles of each image: none, auto (as many as it takes at "
+        "native resolution) or ROWSxCOLUMNS such as 2x3.",
+        live=True,
+    ),
+    Spec(
+        "tile_overlap",
+        0.2,
+        "Least share of a tile's side that its neighbour sees too.",
+        live=True,
+        minimum=MIN_OVERLAP,
+        maximum=MAX_OVERLAP,
+    ),
     # ROS cannot tell the type of an empty list, so "all" is a list of one empty text.
     Spec("classes", [""], "Names or ids of the classes to publish; an empty text means all.", live=True),
     Spec(
@@ -111,6 +127,13 @@ PARAMETERS: tuple[Spec, ...] = (
         0,
         "CPU threads for inference; 0: one per core that the process may use.",
         minimum=0,
+        maximum=256,
+    ),
+    Spec(
+        "max_batch",
+        1,
+        "At most so many images or tiles go through the network at once; it bounds the memory.",
+        minimum=1,
         maximum=256,
     ),
     Spec("autostart", True, "Configure and activate at start, without being asked to."),
@@ -165,4 +188,7 @@ def detector_options(given: dict[str, Value]) -> DetectorOptions:
         max_det=int(given["max_det"]),  # type: ignore[arg-type]
         classes=tuple(entry for entry in classes if entry) if isinstance(classes, list) else (),
         threads=int(given["threads"]),  # type: ignore[arg-type]
+        tiling=str(given["tiling"]),
+        tile_overlap=float(given["tile_overlap"]),  # type: ignore[arg-type]
+        max_batch=int(given["max_batch"]),  # type: ignore[arg-type]
     )
