@@ -39,7 +39,7 @@ RECIPE = Path("config", "compress", "demo.yaml")
 FLIGHT_SIZE = (1280, 720)
 FLIGHT_FPS = 20.0
 FLIGHT_FRAMES = 160
-# None of the seeds of the scenes trained and measured on; a flight that stays over streets, by its ground truth.
+# None of the seeds of the scenes trained and measured on; by its ground truth, a flight over streets.
 FLIGHT_SEED = 1_000_010
 # As fast as one VisDrone detector at 640 answers on two cores, with room to spare.
 REAL_FPS = 4.0

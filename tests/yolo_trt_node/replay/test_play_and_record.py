@@ -32,7 +32,7 @@ def test_large_frames_all_arrive_in_order_with_their_stamps_moved_as_one(bag, tm
     try:
         player = NodeProcess(
             [
-                executable("play_bag"), str(bag), "--restamp", "--wait-for-subscribers", "1",
+                executable("play_bag"), str(bag), "--restamp", "--rate", "0.2", "--wait-for-subscribers", "1",
                 "--summary", str(tmp_path / "summary.json"),
             ],
             environment,
