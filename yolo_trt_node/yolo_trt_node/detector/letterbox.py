@@ -26,7 +26,7 @@ class Letterbox:
         height, width: the network input's size in pixels.
         scaled_height, scaled_width: the image's size inside the network input.
         top, left: rows and columns of padding before the image.
-        scale: network pixels per image pixel.
+        scale: network pixels per image pixel, before the sides were rounded to whole pixels.
     """
 
     image_height: int
@@ -59,9 +59,11 @@ class Letterbox:
         Returns:
             N x 4 float32, x1 y1 x2 y2 in image pixels.
         """
+        # Each side was rounded to whole pixels, so each has a factor of its own. With one for both, boxes at
+        # the far edge of a large image would be a pixel off.
         mapped = boxes.astype(np.float32, copy=True)
-        mapped[:, 0::2] = (mapped[:, 0::2] - self.left) / self.scale
-        mapped[:, 1::2] = (mapped[:, 1::2] - self.top) / self.scale
+        mapped[:, 0::2] = (mapped[:, 0::2] - self.left) * (self.image_width / self.scaled_width)
+        mapped[:, 1::2] = (mapped[:, 1::2] - self.top) * (self.image_height / self.scaled_height)
         np.clip(mapped[:, 0::2], 0, self.image_width, out=mapped[:, 0::2])
         np.clip(mapped[:, 1::2], 0, self.image_height, out=mapped[:, 1::2])
         return mapped
