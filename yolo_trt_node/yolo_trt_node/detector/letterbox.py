@@ -85,6 +85,19 @@ def matched_shape(
     return side(image_height, height), side(image_width, width)
 
 
+def _scale(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale pixels to the size of ``out``, as OpenCV's INTER_LINEAR does, into it."""
+    (height, width), (out_height, out_width) = pixels.shape[:2], out.shape[:2]
+    for factor in (3, 5):
+        if (height, width) == (factor * out_height, factor * out_width):
+            # An odd whole factor (1920 x 1080 into 640 x 360): each sample falls on the middle pixel of a
+            # square and nothing is blended. Picking those pixels reads a third of the rows.
+            middle = pixels[factor // 2 :, factor // 2 :]
+            inverse = 1 / factor
+            return cv2.resize(middle, None, dst=out, fx=inverse, fy=inverse, interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(pixels, (out_width, out_height), dst=out, interpolation=cv2.INTER_LINEAR)
+
+
 class Preprocessor:
     """Writes frames into one reused input batch of a fixed height and width.
 
@@ -155,7 +168,7 @@ class Preprocessor:
         size = (layout.scaled_width, layout.scaled_height)
         if (frame.width, frame.height) != size:
             scaled = self._buffer("scaled", (layout.scaled_height, layout.scaled_width, *pixels.shape[2:]))
-            pixels = cv2.resize(pixels, size, dst=scaled, interpolation=cv2.INTER_LINEAR)
+            pixels = _scale(pixels, scaled)
         if frame.encoding == "mono8":
             for plane in inner:
                 plane[:] = pixels
