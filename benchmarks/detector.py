@@ -130,7 +130,7 @@ SUBJECTS: dict[str, Callable[[Setting], Callable[[np.ndarray], Seconds]]] = {
 
 
 def serve(name: str, setting: Setting, pipe: Connection) -> None:
-    """Run one subject over all frames whenever told to; answer the mean of each figure."""
+    """Run one subject over all frames whenever told to; answer the median of each figure."""
     run = SUBJECTS[name](setting)
     frames = np.load(setting.frames)
     for frame in frames[:2]:
@@ -138,7 +138,7 @@ def serve(name: str, setting: Setting, pipe: Connection) -> None:
     pipe.send("ready")
     while pipe.recv():
         figures = [run(frame) for frame in frames]
-        pipe.send({key: statistics.fmean(figure[key] for figure in figures) for key in figures[0]})
+        pipe.send({key: statistics.median(figure[key] for figure in figures) for key in figures[0]})
 
 
 def measure(setting: Setting, rounds: int) -> dict[str, list[Seconds]]:
