@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.frames import encode, picture
-from yolo_trt_node.detector.frames import ENCODINGS
+from yolo_trt_node.detector.frames import ENCODINGS, Frame
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor, matched_shape
 
 sides = st.integers(1, 4000)
@@ -25,10 +25,10 @@ def test_scaled_image_lies_inside_the_input(height, width):
 def test_corners_of_the_image_return_to_themselves(height, width):
     box = Letterbox.fit(height, width, 640, 640)
     network = np.array(
-        [[box.left, box.top, box.left + width * box.scale, box.top + height * box.scale]], np.float32
+        [[box.left, box.top, box.left + box.scaled_width, box.top + box.scaled_height]], np.float32
     )
     np.testing.assert_allclose(
-        box.to_image(network)[0], [0, 0, width, height], atol=max(height, width) * 1e-4
+        box.to_image(network)[0], [0, 0, width, height], atol=max(height, width) * 1e-6
     )
 
 
@@ -78,7 +78,9 @@ def plain(frame, layout, channels, colour):
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("size", [(45, 81), (32, 48), (24, 48), (91, 33), (3, 200), (200, 3), (2, 2)])
+@pytest.mark.parametrize(
+    "size", [(45, 81), (32, 48), (24, 48), (91, 33), (3, 200), (200, 3), (2, 2), (96, 144), (64, 96)]
+)
 def test_pixels_equal_the_plain_definition(size, encoding, channels):
     colour = (10, 114, 200)
     frame = encode(picture(*size), encoding, padding=5)
@@ -87,6 +89,17 @@ def test_pixels_equal_the_plain_definition(size, encoding, channels):
     batch, (layout,) = preprocess([frame])
     wanted = plain(frame, layout, channels, colour).astype(np.float32) / 255
     np.testing.assert_allclose(batch[0], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_scaling_by_whole_factors_equals_opencv(factor, channels):
+    image = np.random.default_rng(factor).integers(0, 256, (18 * factor, 32 * factor, channels), np.uint8)
+    encoding = {1: "mono8", 3: "rgb8", 4: "rgba8"}[channels]
+    frame = Frame(image, *image.shape[:2], encoding, image.strides[0])
+    options = {"channels": "RGB", "scale": 1.0, "colour": (1, 2, 3)}
+    batch, (layout,) = Preprocessor(18, 32, **options)([frame])
+    np.testing.assert_array_equal(batch[0], plain(frame, layout, "RGB", (1, 2, 3)))
 
 
 def test_a_batch_holds_frames_of_every_encoding_and_size_side_by_side():
