@@ -90,8 +90,11 @@ def main() -> None:
 
 def export(checkpoint: Path, model: Path) -> None:
     """Export in a process of its own: torch's threads must not stand beside the ones measured."""
-    command = ("-m", "yolo_compress", "export", checkpoint, "--output", model, "--input-size", INPUT_SIZE)
-    subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    code = "import sys; from yolo_compress.cli import main; sys.argv[0] = 'yolo-compress'; main()"
+    command = (sys.executable, "-c", code, "export", checkpoint, "--output", model)
+    subprocess.run(
+        [*map(str, command), "--input-size", str(INPUT_SIZE)], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def real_sets(root: Path) -> list[ImageSet]:

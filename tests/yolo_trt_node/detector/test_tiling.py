@@ -277,8 +277,12 @@ LEFT, RIGHT, WHOLE = Window(0, 0, 100, 100), Window(80, 0, 180, 100), Window(0, 
         ),
         # cut by the image's edge only: that is all there is
         ([(0, 9, 6, 19, 0.6, 0)], [], [(0, 9, 7, 19, 0.5, 0)], [0.6]),
-        # only a cut view has it: better than nothing
-        ([(90, 9, 100, 19, 0.6, 0)], [], [], [0.6]),
+        # only the tile that cuts it has it: the other one, which sees more, says that there is none
+        ([(90, 9, 100, 19, 0.6, 0)], [], [], []),
+        # ... but of a larger one that is cut there it cannot say so
+        ([(60, 9, 100, 19, 0.6, 0)], [], [], [0.6]),
+        # what is left of a cut object inside the whole one, seen too badly to agree
+        ([(60, 9, 100, 19, 0.9, 0)], [], [(20, 5, 160, 30, 0.5, 0)], [0.5]),
         ([], [], [], []),
     ],
 )

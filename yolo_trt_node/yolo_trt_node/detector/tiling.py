@@ -215,8 +215,9 @@ def merge_views(
 
     Boxes of one class from different views that agree where both views look are one object, at most one of
     each view. It gets the best scored of the boxes that end inside their view; where every view cuts it, the
-    box around the parts. What is left of cut objects inside other boxes goes, and so does the weaker of two
-    boxes in one place, unless the view of the stronger has found both.
+    box around the parts. A cut box goes where another view could see the object whole and does not, or where
+    it lies inside another object. So does the weaker of two boxes in one place, unless the view of the
+    stronger has found both.
 
     Args:
         found: one for each view: boxes N x 4 float32 (x1 y1 x2 y2 in pixels of the image), scores, class ids.
@@ -248,8 +249,8 @@ def merge_views(
             merged[best, :2] = seen.boxes[members, :2].min(axis=0)
             merged[best, 2:] = seen.boxes[members, 2:].max(axis=0)
     kept = keeper == np.arange(len(keeper))
-    kept &= ~_remnants(seen, pairs, whole, keeper)
-    kept &= ~_outdone(seen, pairs, whole, keeper)
+    kept &= whole | ~_denied(seen, merged)
+    kept &= ~_outdone(seen, pairs, whole, keeper, merged)
     order = np.flatnonzero(kept)
     order = order[np.argsort(-seen.scores[order], kind="stable")][:max_det]
     return merged[order], seen.scores[order], seen.class_ids[order]
@@ -316,45 +317,44 @@ def _clusters(seen: _Seen, pairs: _Pairs) -> list[list[int]]:
     return list({id(members): members for members in cluster.values()}.values())
 
 
-def _remnants(
-    seen: _Seen, pairs: _Pairs, whole: NDArray[np.bool_], keeper: NDArray[np.intp]
-) -> NDArray[np.bool_]:
-    """Tell which objects that no view sees whole lie, in each of their views, inside another object.
-
-    They are what a view saw of that object, too little or too badly to agree with it.
-    """
-    area = _areas(seen.boxes)
-    part = np.zeros(len(area), np.bool_)
-    for a, b in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
-        inside = (keeper[a] != keeper[b]) & (pairs.shared >= INSIDE * area[a])
-        part[a[inside & ~whole[a] & (whole[keeper[b]] | (area[b] > area[a]))]] = True
-    members = np.bincount(keeper, minlength=len(area))
-    return ~whole & (np.bincount(keeper, weights=part, minlength=len(area)) == members)
+def _denied(seen: _Seen, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell which boxes lie uncut inside another view of no less resolution, which has not found them."""
+    denied = np.zeros(len(boxes), np.bool_)
+    for view, scale in enumerate(seen.scales):
+        entitled = (seen.view != view) & (seen.scales[seen.view] <= scale)
+        denied |= entitled & ~_cut(seen, boxes, np.full(len(boxes), view))
+    return denied
 
 
 def _outdone(
-    seen: _Seen, pairs: _Pairs, whole: NDArray[np.bool_], keeper: NDArray[np.intp]
+    seen: _Seen,
+    pairs: _Pairs,
+    whole: NDArray[np.bool_],
+    keeper: NDArray[np.intp],
+    merged: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
-    """Tell which objects that a view sees whole give way to a stronger such object that shares their place.
+    """Tell which objects give way to one that is seen whole and shares their place.
 
-    The weaker is a double, or a part taken for an object. Not so when the stronger one's view has found both;
-    nor when the weaker is larger than that view, which then knows nothing of it.
+    What is cut in all views gives way to what it lies inside of. Of two that are seen whole, the weaker is a
+    double, or a part taken for an object; unless it is larger than the view of the stronger, which then knows
+    nothing of it. Nothing gives way where the view of the stronger has found both.
     """
-    area = _areas(seen.boxes)
+    area, scores = _areas(merged), seen.scores
     found = []
     for a, b in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
-        both = whole[a] & whole[b] & (keeper[a] == a) & (keeper[b] == b)
-        a, b, shared = a[both], b[both], pairs.shared[both]
-        weaker = (seen.scores[a] < seen.scores[b]) | ((seen.scores[a] == seen.scores[b]) & (a > b))
-        same_place = shared >= INSIDE * np.minimum(area[a], area[b])
-        lost = weaker & same_place & ~_cut(seen, seen.boxes[a], seen.view[b])
+        rivals = (keeper[a] == a) & (keeper[b] == b) & whole[b]
+        a, b, shared = a[rivals], b[rivals], pairs.shared[rivals]
+        part = ~whole[a] & (shared >= INSIDE * area[a])
+        weaker = (scores[a] < scores[b]) | ((scores[a] == scores[b]) & (a > b))
+        double = whole[a] & weaker & (shared >= INSIDE * np.minimum(area[a], area[b]))
+        lost = part | (double & ~_cut(seen, seen.boxes[a], seen.view[b]))
         found.append(np.stack((a[lost], b[lost]), axis=1))
-    rivals = np.concatenate(found)
+    lost_to = np.concatenate(found)
     views: dict[int, set[int]] = {}
     for index, view in zip(keeper.tolist(), seen.view.tolist(), strict=True):
         views.setdefault(index, set()).add(view)
     gone = np.zeros(len(area), np.bool_)
-    for loser, winner in rivals[np.argsort(-seen.scores[rivals[:, 1]], kind="stable")].tolist():
+    for loser, winner in lost_to[np.argsort(-scores[lost_to[:, 1]], kind="stable")].tolist():
         if not gone[winner] and seen.view[winner] not in views[loser]:
             gone[loser] = True
     return gone
