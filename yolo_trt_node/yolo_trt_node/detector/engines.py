@@ -357,10 +357,14 @@ def run_builder(order: Order, destination: Path, timing_cache: Path) -> dict[str
             env=environment,
             text=True,
         ) as child:
+            answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+            listener = threading.Thread(target=_listen, args=(child.stdout, answers), daemon=True)
+            listener.start()
             try:
-                outcome = _follow(child, json.dumps(request), started)
+                outcome = _follow(child, json.dumps(request), answers, started)
             finally:
                 child.kill()
+                listener.join()
         if "built" in outcome:
             return dict(outcome["built"])
         if outcome.get("errno"):
@@ -376,12 +380,14 @@ def run_builder(order: Order, destination: Path, timing_cache: Path) -> dict[str
     )
 
 
-def _follow(child: subprocess.Popen[str], request: str, started: float) -> dict[str, Any]:
+def _follow(
+    child: subprocess.Popen[str],
+    request: str,
+    answers: queue.SimpleQueue[dict[str, Any] | None],
+    started: float,
+) -> dict[str, Any]:
     """Talk to the builder until it is done; return its last answer, or its exit code where it gave none."""
-    answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     assert child.stdin is not None
-    assert child.stdout is not None
-    threading.Thread(target=_listen, args=(child.stdout, answers), daemon=True).start()
     try:
         child.stdin.write(request + "\n")
         child.stdin.flush()
@@ -402,8 +408,8 @@ def _follow(child: subprocess.Popen[str], request: str, started: float) -> dict[
         latest = answer["progress"]
 
 
-def _listen(channel: IO[str], answers: queue.SimpleQueue[dict[str, Any] | None]) -> None:
-    for line in channel:
+def _listen(channel: IO[str] | None, answers: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+    for line in channel or ():
         answers.put(json.loads(line))
     answers.put(None)
 

@@ -10,9 +10,9 @@ FAKES = {f"tensorrt {version}": version for version in fake_tensorrt.VERSIONS}
 
 
 @pytest.fixture
-def fake(request, monkeypatch, tmp_path):
+def fake(request, monkeypatch, tmp_path_factory):
     """The fake GPU's driver; ``indirect`` parameters name the TensorRT version."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "contract"))
     driver = fake_gpu.install(monkeypatch, getattr(request, "param", "10.3.0"))
     yield driver
     gc.collect()
