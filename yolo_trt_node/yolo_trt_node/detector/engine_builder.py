@@ -103,7 +103,7 @@ def build(
     parser = trt.OnnxParser(network, logger)
     report(f"reading {model.name}")
     if not parser.parse_from_file(str(model)):
-        errors = "; ".join(parser.get_error(i).desc().strip() for i in range(parser.num_errors))
+        errors = "; ".join(_tell(parser.get_error(i)) for i in range(parser.num_errors))
         raise BuildError(f"its ONNX parser refuses the model: {errors or logger.last}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, recipe.workspace_mb * _MIB)
@@ -128,6 +128,12 @@ def build(
     if plan is None:
         raise BuildError(f"its builder fails: {logger.last}")
     return plan, bytes(memoryview(cache.serialize()))
+
+
+def _tell(error: Any) -> str:
+    """Tell a parser's error, with the operator where this TensorRT names it."""
+    operator = getattr(error, "node_operator", lambda: "")()
+    return f"{operator}: {error.desc().strip()}" if operator else str(error.desc()).strip()
 
 
 def _network_flags(trt: Any) -> int:
