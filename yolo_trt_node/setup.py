@@ -36,6 +36,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            f"build_engine = {NAME}.build_engine:main",
             f"detector_node = {NAME}.node.detector_node:main",
             f"play_bag = {NAME}.replay.play_bag:main",
             f"record_bag = {NAME}.replay.record_bag:main",

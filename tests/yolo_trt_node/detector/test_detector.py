@@ -224,7 +224,7 @@ class TestModelFilesThatCannotBeUsed:
             Detector.load(path)
 
     def test_an_unknown_backend_lists_the_known(self, toy):
-        with pytest.raises(ModelError, match="unknown backend 'cuda'; there are: auto, onnxruntime"):
+        with pytest.raises(ModelError, match="unknown backend 'cuda'; there are: auto, tensorrt, "):
             Detector.load(toy, DetectorOptions(backend="cuda"))
 
     def test_a_card_that_contradicts_the_output(self, tmp_path):

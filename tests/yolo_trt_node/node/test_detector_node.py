@@ -224,7 +224,7 @@ class TestBadInput:
             ("score_threshold", "high", "parameter score_threshold must be a number", 0.5),
             ("score_threshold", "7.0", "parameter score_threshold must be a number", 0.5),
             ("max_det", "-3", "parameter max_det must be a whole number from 1 to 10000", 5),
-            ("backend", "cuda9", "backend is 'cuda9'; use one of auto, onnxruntime", "auto"),
+            ("backend", "cuda9", "backend is 'cuda9'; use one of auto, tensorrt", "auto"),
             ("input_shape", "big", "input_shape is 'big'", "auto"),
             ("tiling", "many", "tiling is 'many'; use none, auto, or ROWSxCOLUMNS", "none"),
             ("classes", "['zebra']", "no class 'zebra'; it has red, green, blue", ["red"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector.backends import ModelFile, Session, open_model
+from yolo_trt_node.detector.backends import ModelFile, RuntimeOptions, Session, open_model
 from yolo_trt_node.detector.card import ModelCard, ModelError, read_card
 from yolo_trt_node.detector.decode import Boxes, decode_end2end, decode_raw
 from yolo_trt_node.detector.frames import Frame
@@ -32,7 +32,7 @@ _SHAPES_KEPT = 4
 
 
 @dataclass(frozen=True)
-class DetectorOptions:
+class DetectorOptions(RuntimeOptions):
     """How to run a model; `None` means what the model's card says.
 
     Attributes:
@@ -44,13 +44,12 @@ class DetectorOptions:
         max_det: at most so many boxes an image.
         classes: names or ids (as text) of the classes wanted; empty for all.
         multi_label: report each class of an object that scores enough, not the best alone (`decode_raw`).
-        threads: CPU threads for inference; 0 for one per core this process may use.
         tiling: ``none``; ``auto``: look also at overlapping tiles, as many as it takes at native resolution;
             or ``ROWSxCOLUMNS`` of tiles.
         tile_overlap: least share of a tile's side that its neighbour sees too, 0.05 to 0.5. An object smaller
             than that is seen whole by a tile, wherever it is.
-        max_batch: at most so many views (images, or tiles of them) go through the network at once; it bounds
-            the memory.
+
+    The others are those of `RuntimeOptions`.
     """
 
     backend: str = "auto"
@@ -60,20 +59,17 @@ class DetectorOptions:
     max_det: int = 300
     classes: tuple[str, ...] = ()
     multi_label: bool = False
-    threads: int = 0
     tiling: str = NO_TILES
     tile_overlap: float = 0.2
-    max_batch: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("score_threshold", "iou_threshold"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} is {value}, but must lie between 0 and 1")
         if self.max_det < 1:
             raise ValueError(f"max_det is {self.max_det}, but must be at least 1")
-        if self.threads < 0:
-            raise ValueError(f"threads is {self.threads}, but must be 0 (one per core) or more")
         if self.input_shape not in ("auto", "square"):
             parse_shape(self.input_shape)
         parse_tiling(self.tiling)
@@ -81,8 +77,6 @@ class DetectorOptions:
             raise ValueError(
                 f"tile_overlap is {self.tile_overlap}, but must lie between {MIN_OVERLAP} and {MAX_OVERLAP}"
             )
-        if self.max_batch < 1:
-            raise ValueError(f"max_batch is {self.max_batch}, but must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -144,13 +138,17 @@ class Detector:
         card: what the model says of itself.
         options: the options in force.
         backend: name of the backend that runs it.
+        backend_reason: in one line why that backend, and not another.
     """
 
-    def __init__(self, path: Path, model: ModelFile, card: ModelCard, options: DetectorOptions) -> None:
+    def __init__(
+        self, path: Path, model: ModelFile, card: ModelCard, options: DetectorOptions, backend_reason: str
+    ) -> None:
         """Use `Detector.load`."""
         self.path = path
         self.card = card
         self.backend = model.backend
+        self.backend_reason = backend_reason
         self._model = model
         self._prepared: OrderedDict[tuple[int, int], tuple[Preprocessor, Session]] = OrderedDict()
         self.options = options
@@ -162,7 +160,7 @@ class Detector:
         """Load a model.
 
         Args:
-            path: an ONNX file, ours or a stock Ultralytics export; ``~`` is expanded.
+            path: an ONNX file, ours or a stock Ultralytics export, or a TensorRT engine; ``~`` is expanded.
             options: how to run it.
 
         Raises:
@@ -171,12 +169,12 @@ class Detector:
         """
         options = options or DetectorOptions()
         file = Path(path).expanduser()
-        model = open_model(file, backend=options.backend, threads=options.threads)
+        model, reason = open_model(file, backend=options.backend, options=options)
         try:
             card = read_card(model.metadata, model.inputs, model.outputs)
         except ModelError as error:
             raise ModelError(f"{file}: {error}") from error
-        return cls(file, model, card, options)
+        return cls(file, model, card, options, reason)
 
     @property
     def score_threshold(self) -> float:
@@ -189,6 +187,12 @@ class Detector:
         """The IoU threshold in force."""
         given = self.options.iou_threshold
         return self.card.iou_threshold if given is None else given
+
+    @property
+    def precision(self) -> str:
+        """The precision really in force, of each session compiled so far."""
+        found = dict.fromkeys(session.precision for _, session in self._prepared.values())
+        return ", ".join(found) or "not compiled yet"
 
     def set_options(
         self,
@@ -287,9 +291,18 @@ class Detector:
         crops = [frames[index].crop(*window) for index, window in views]
         # A model with a fixed batch gets it full: the last view is repeated and its doubles ignored.
         missing = (self.card.fixed_batch or len(crops)) - len(crops)
-        batch, layouts = preprocess(crops + crops[-1:] * missing)
-        prepared = time.perf_counter()
-        predictions = session.infer(batch)
+        crops += crops[-1:] * missing
+        infer_frames = getattr(session, "infer_frames", None)
+        if infer_frames is not None:
+            # The session letterboxes on the GPU; its time counts as inference.
+            layouts = [Letterbox.fit(crop.height, crop.width, *shape) for crop in crops]
+            prepared = time.perf_counter()
+            card = self.card
+            predictions = infer_frames(crops, layouts, card.letterbox_colour, card.channels, card.scale)
+        else:
+            batch, layouts = preprocess(crops)
+            prepared = time.perf_counter()
+            predictions = session.infer(batch)
         inferred = time.perf_counter()
         for (index, window), prediction, layout in zip(views, predictions, layouts, strict=False):
             boxes, scores, class_ids = self._decode(prediction)

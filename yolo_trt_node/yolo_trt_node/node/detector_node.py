@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import statistics
 import traceback
@@ -48,6 +49,7 @@ LATCHED_QOS = QoSProfile(
 # Most cameras are 16:9; a first frame of another aspect compiles its own input shape when it comes.
 WARM_UP_SIZE = (720, 1280)
 REPORT_PERIOD_S = 10.0
+DETECTOR_LOG = logging.getLogger("yolo_trt_node.detector")
 REPEAT_ERROR_AFTER_S = 5.0
 # How long a signal may wait to be noticed while nothing happens.
 SPIN_PERIOD_S = 0.1
@@ -63,6 +65,25 @@ class Counters:
     published: int = 0
     ages_s: list[float] = field(default_factory=list)
     inference_s: list[float] = field(default_factory=list)
+
+
+class RosLog(logging.Handler):
+    """Passes what the detector logs (engine builds, fallbacks) on to the node's log."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Log through a node."""
+        super().__init__(logging.INFO)
+        self._node = node
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one line on; rclpy wants each severity on a line of its own."""
+        logger = self._node.get_logger()
+        if record.levelno >= logging.ERROR:
+            logger.error(record.getMessage())
+        elif record.levelno >= logging.WARNING:
+            logger.warning(record.getMessage())
+        else:
+            logger.info(record.getMessage())
 
 
 class DetectorNode(LifecycleNode):
@@ -85,6 +106,7 @@ class DetectorNode(LifecycleNode):
         self._outputs: dict[str, LifecyclePublisher] = {}
         self._counters = Counters()
         self._last_error = ("", Time())
+        self._log_handler = RosLog(self)
         self._report_timer = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self._answer_forbidden_transitions()
@@ -172,6 +194,8 @@ class DetectorNode(LifecycleNode):
                 "no model: set the parameter model to the path of an ONNX file (model:=/path/to/model.onnx "
                 "in the launch file, or `ros2 param set`), then configure again"
             )
+        DETECTOR_LOG.setLevel(logging.INFO)
+        DETECTOR_LOG.addHandler(self._log_handler)
         detector = Detector.load(str(given["model"]), parameters.detector_options(given))
         try:
             shape = detector.prepare(*WARM_UP_SIZE)
@@ -186,7 +210,8 @@ class DetectorNode(LifecycleNode):
         ):
             self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, qos)
         self.get_logger().info(
-            f"loaded {detector.path} on {detector.backend}: {len(detector.card.names)} classes, "
+            f"loaded {detector.path} on {detector.backend} ({detector.backend_reason}), precision "
+            f"{detector.precision}: {len(detector.card.names)} classes, "
             f"input {shape[0]}x{shape[1]} for 16:9 images, score threshold {detector.score_threshold:g}"
         )
 
@@ -219,6 +244,7 @@ class DetectorNode(LifecycleNode):
             self.destroy_lifecycle_publisher(publisher)
         self._outputs = {}
         self._detector = None
+        DETECTOR_LOG.removeHandler(self._log_handler)
 
     def stop(self) -> None:
         """Stop detecting and give everything back, before the node is destroyed."""

@@ -11,7 +11,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.parameter import Parameter
 
 from yolo_trt_node.detector import DetectorOptions
-from yolo_trt_node.detector.backends import BACKENDS
+from yolo_trt_node.detector.backends import BACKENDS, PRECISIONS, PROVIDERS
 from yolo_trt_node.detector.tiling import MAX_OVERLAP, MIN_OVERLAP
 
 if TYPE_CHECKING:
@@ -74,12 +74,25 @@ class Spec:
 
 
 PARAMETERS: tuple[Spec, ...] = (
-    Spec("model", "", "Path of the ONNX model: from yolo-compress, or any stock Ultralytics YOLOv8 export."),
+    Spec(
+        "model",
+        "",
+        "Path of the model: an ONNX file from yolo-compress, or any stock Ultralytics YOLOv8 export "
+        "(.onnx, .engine).",
+    ),
     Spec(
         "backend",
         "auto",
-        "What runs the network.",
+        "What runs the network: auto takes the best that loads, and logs which and why.",
         choices=("auto", *BACKENDS),
+    ),
+    Spec(
+        "precision",
+        "auto",
+        "What the network is computed in: auto is fp16 on TensorRT and what the file holds on all others; "
+        "int8 needs a "
+        "quantised model.",
+        choices=PRECISIONS,
     ),
     Spec(
         "input_shape",
@@ -136,6 +149,26 @@ PARAMETERS: tuple[Spec, ...] = (
         minimum=1,
         maximum=256,
     ),
+    Spec("onnxruntime_provider", "cpu", "What ONNX Runtime runs on.", choices=PROVIDERS),
+    Spec("cuda_graph", True, "On TensorRT: replay the network as one CUDA graph, where it can be captured."),
+    Spec(
+        "engine_cache",
+        "",
+        "Folder where TensorRT engines are kept; empty: yolo_trt_node/engines under ~/.cache (or "
+        "XDG_CACHE_HOME).",
+    ),
+    Spec(
+        "engine_workspace_mb",
+        1024,
+        "Limit in MiB of the scratch memory that a TensorRT engine's kernels may take.",
+        minimum=16,
+        maximum=1_048_576,
+    ),
+    Spec(
+        "trust_engines",
+        False,
+        "Load TensorRT engines although other users could have written them (an engine is code).",
+    ),
     Spec("autostart", True, "Configure and activate at start, without being asked to."),
 )
 
@@ -191,4 +224,10 @@ def detector_options(given: dict[str, Value]) -> DetectorOptions:
         tiling=str(given["tiling"]),
         tile_overlap=float(given["tile_overlap"]),  # type: ignore[arg-type]
         max_batch=int(given["max_batch"]),  # type: ignore[arg-type]
+        precision=str(given["precision"]),
+        onnxruntime_provider=str(given["onnxruntime_provider"]),
+        cuda_graph=bool(given["cuda_graph"]),
+        engine_cache=str(given["engine_cache"]),
+        engine_workspace_mb=int(given["engine_workspace_mb"]),  # type: ignore[arg-type]
+        trust_engines=bool(given["trust_engines"]),
     )

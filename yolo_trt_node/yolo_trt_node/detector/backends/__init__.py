@@ -1,12 +1,13 @@
 """Engines that run a network: tensor in, prediction out.
 
-A backend is opened for one model and one input shape. `open_model` reads what the file says of itself;
-`ModelFile.session` compiles it for a shape. Further backends implement the same two protocols.
+A backend is opened for one model; `open_model` reads what the file says of itself, and `ModelFile.session`
+compiles it for an input shape. Every backend implements the same two protocols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,15 +16,93 @@ from numpy.typing import NDArray
 
 from yolo_trt_node.detector.card import ModelError, TensorSpec
 
-BACKENDS = ("onnxruntime",)
-"""The backends there are, in the order in which ``auto`` tries them."""
+BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
+"""The backends there are, in the order in which ``auto`` tries them.
+
+A GPU comes first. On a CPU OpenVINO and ONNX Runtime tie in fp32 (`benchmarks/backends.py`), and ONNX Runtime
+compiles faster and runs on any processor; OpenVINO is faster where bf16 is allowed, which ``auto`` respects
+since ONNX Runtime then passes.
+"""
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
+PROVIDERS = ("cpu", "cuda", "tensorrt")
+
+_ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+
+
+class BackendUnavailable(ModelError):  # noqa: N818  (a state of the machine, and often no error)
+    """A backend cannot run here, or not as asked; another one may.
+
+    Attributes:
+        cause: what is missing, in a few words.
+        advice: how to get it.
+    """
+
+    def __init__(self, cause: str, advice: str) -> None:
+        """Say what is missing and how to get it."""
+        super().__init__(f"{cause}; {advice}")
+        self.cause = cause
+        self.advice = advice
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How a backend runs a network.
+
+    Attributes:
+        threads: CPU threads for inference; 0 for one per core that the process may use.
+        precision: ``auto``, or the precision to compute in. ``auto`` is fp16 on TensorRT, what the file holds
+            on all others; int8 always needs a quantised model (Q/DQ).
+        max_batch: at most so many images, or tiles of them, go through the network at once; it bounds memory.
+        onnxruntime_provider: what ONNX Runtime runs on, ``cpu``, ``cuda`` or ``tensorrt``.
+        cuda_graph: replay the network as a CUDA graph, where it can be captured.
+        engine_cache: folder of the TensorRT engines; empty for the default.
+        engine_workspace_mb: limit in MiB of the scratch memory of TensorRT's kernels.
+        trust_engines: take engines although others could have written them.
+    """
+
+    threads: int = 0
+    precision: str = "auto"
+    max_batch: int = 1
+    onnxruntime_provider: str = "cpu"
+    cuda_graph: bool = True
+    engine_cache: str = ""
+    engine_workspace_mb: int = 1024
+    trust_engines: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: one is out of range.
+        """
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}, but must be 0 (one per core) or more")
+        for name, allowed in (("precision", PRECISIONS), ("onnxruntime_provider", PROVIDERS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
+        for name in ("max_batch", "engine_workspace_mb"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
 
 
 class Session(Protocol):
-    """A network compiled for one input height and width."""
+    """A network compiled for one input height and width; one thread uses it at a time.
+
+    Attributes:
+        precision: the precision really in force.
+
+    A session whose attribute ``infer_frames`` exists and is not ``None`` takes camera frames itself; see
+    `backends.tensorrt.TensorRtSession`.
+    """
+
+    precision: str
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run a batch N x 3 x height x width float32; return the prediction, N first, float32."""
+        """Run a batch N x 3 x height x width float32; return the prediction, N first, float32.
+
+        The prediction may be a view of a buffer that the next call overwrites.
+        """
 
 
 class ModelFile(Protocol):
@@ -38,16 +117,20 @@ class ModelFile(Protocol):
         """Compile the model for an input height and width in pixels."""
 
 
-def open_model(path: Path, *, backend: str, threads: int) -> ModelFile:
+def open_model(path: Path, *, backend: str, options: RuntimeOptions) -> tuple[ModelFile, str]:
     """Open a model file with the backend named, or with the best that there is (``auto``).
 
     Args:
-        path: the model file.
+        path: an ONNX file, or a TensorRT engine.
         backend: one of `BACKENDS`, or ``auto``.
-        threads: CPU threads for inference; 0 for one per core this process may use.
+        options: how to run it.
+
+    Returns:
+        The model, and in one line why this backend runs it.
 
     Raises:
-        ModelError: no such file, an unknown backend, or a file that the backend cannot read.
+        ModelError: no such file, an unknown backend, a backend that cannot run here, or a file that it cannot
+            read; the message says what to do.
     """
     if backend not in ("auto", *BACKENDS):
         raise ModelError(f"unknown backend {backend!r}; there are: auto, {', '.join(BACKENDS)}")
@@ -55,17 +138,80 @@ def open_model(path: Path, *, backend: str, threads: int) -> ModelFile:
         raise ModelError(
             f"no model file at {path}" + (": it is a folder" if path.is_dir() else "; check the path")
         )
-    if path.suffix != ".onnx":
+    if path.suffix not in (".onnx", *_ENGINE_SUFFIXES):
         advice = (
             f"; convert it with `yolo-compress export {path.name}`" if path.suffix in (".pt", ".pth") else ""
         )
-        raise ModelError(f"{path} is no ONNX file (by its name){advice}")
+        raise ModelError(f"{path} is no ONNX file and no TensorRT engine (by its name){advice}")
+    able = [name for name in BACKENDS if path.suffix == ".onnx" or name.startswith("tensorrt")]
+    if backend != "auto":
+        if backend not in able:
+            raise ModelError(
+                f"{path} is an engine, which the backend {backend} cannot run; set backend to auto"
+            )
+        try:
+            return _OPEN[backend](path, options), f"{backend}, as asked"
+        except BackendUnavailable as error:
+            raise ModelError(f"the backend {backend} cannot run: {error}") from error
+    passed = []
+    for name in able:
+        try:
+            model = _OPEN[name](path, options)
+        except BackendUnavailable as error:
+            passed.append(f"{name}: {error.cause}")
+            continue
+        return model, f"auto took {name}" + (f"; passed over {'; '.join(passed)}" if passed else "")
+    raise ModelError(
+        f"no backend can run {path}: {'; '.join(passed)}. Name one as the parameter backend to hear what "
+        "it needs"
+    )
+
+
+# Each backend is imported when it is tried: a machine that runs one of them need not have the others.
+
+
+def _open_onnxruntime(path: Path, options: RuntimeOptions) -> ModelFile:
     try:
-        # Imported here: a machine that runs another backend need not have it.
         from yolo_trt_node.detector.backends.onnx_runtime import OnnxModel
     except ImportError as error:
-        raise ModelError(
-            f"the backend onnxruntime needs the Python package onnxruntime ({error}); install it with "
-            "`pip install onnxruntime`"
-        ) from error
-    return OnnxModel(path, threads=threads)
+        raise _package_missing("onnxruntime", error) from error
+    return OnnxModel(path, options)
+
+
+def _open_openvino(path: Path, options: RuntimeOptions) -> ModelFile:
+    try:
+        from yolo_trt_node.detector.backends.openvino import OpenVinoModel
+    except ImportError as error:
+        raise _package_missing("openvino", error) from error
+    return OpenVinoModel(path, options)
+
+
+def _open_tensorrt(path: Path, options: RuntimeOptions) -> ModelFile:
+    from yolo_trt_node.detector.backends.tensorrt import open_tensorrt
+
+    return open_tensorrt(path, "tensorrt", options)
+
+
+def _open_tensorrt_rtx(path: Path, options: RuntimeOptions) -> ModelFile:
+    from yolo_trt_node.detector.backends.tensorrt import open_tensorrt
+
+    return open_tensorrt(path, "tensorrt_rtx", options)
+
+
+def _package_missing(package: str, error: ImportError) -> BackendUnavailable:
+    if isinstance(error, ModuleNotFoundError):
+        return BackendUnavailable(
+            f"no Python package {error.name}", f"install it with `pip install {package}`"
+        )
+    return BackendUnavailable(
+        f"the Python package {package} does not load ({error})",
+        f"install it again, for this Python and NumPy: `pip install --force-reinstall {package}`",
+    )
+
+
+_OPEN: Mapping[str, Callable[[Path, RuntimeOptions], ModelFile]] = {
+    "tensorrt": _open_tensorrt,
+    "tensorrt_rtx": _open_tensorrt_rtx,
+    "onnxruntime": _open_onnxruntime,
+    "openvino": _open_openvino,
+}

@@ -1,0 +1,53 @@
+import gc
+import importlib.util
+import os
+
+import pytest
+from support import fake_gpu, fake_tensorrt
+from yolo_trt_node.detector.backends import RuntimeOptions
+
+FAKES = {f"tensorrt {version}": version for version in fake_tensorrt.VERSIONS}
+
+
+@pytest.fixture
+def fake(request, monkeypatch, tmp_path_factory):
+    """The fake GPU's driver; ``indirect`` parameters name the TensorRT version."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "contract"))
+    driver = fake_gpu.install(monkeypatch, getattr(request, "param", "10.3.0"))
+    yield driver
+    gc.collect()
+    fake_gpu.remove(monkeypatch)
+
+
+@pytest.fixture(
+    params=[
+        "onnxruntime",
+        "openvino",
+        *FAKES,
+        "tensorrt_rtx (fake)",
+        pytest.param("tensorrt", marks=pytest.mark.gpu),
+        pytest.param("tensorrt_rtx", marks=pytest.mark.gpu),
+    ]
+)
+def backend(request, monkeypatch, tmp_path_factory):
+    """Every backend in turn; real ones that are not here are skipped, and say so."""
+    # One cache for all tests: the toy is always the same, and an engine is built once.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "contract"))
+    name, fake = request.param.split()[0], None
+    if request.param in FAKES or request.param.endswith("(fake)"):
+        fake = fake_gpu.install(monkeypatch, FAKES.get(request.param, "11.4.0"))
+    elif name.startswith("tensorrt"):
+        if importlib.util.find_spec("pycuda") is None or not os.path.exists("/dev/nvidia0"):
+            pytest.skip(f"{name} needs an NVIDIA GPU and pycuda")
+        pytest.importorskip(name)
+    else:
+        pytest.importorskip(name)
+    yield name
+    if fake is not None:
+        gc.collect()
+        fake_gpu.remove(monkeypatch)
+
+
+@pytest.fixture
+def options():
+    return RuntimeOptions(threads=1, max_batch=4)
