@@ -117,7 +117,7 @@ def real_sets(root: Path) -> list[ImageSet]:
 
 
 def generated_set() -> ImageSet:
-    spec = SceneSpec(width=1920, height=1080)
+    spec = SceneSpec().scaled(1920 / SceneSpec().width)
     shots = []
     for seed in range(GENERATED_SCENES):
         scene = render_scene(10_000 + seed, spec)
