@@ -19,6 +19,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str) -> ModuleType:
     """
     from yolo_trt_node.detector.backends import gpu, tensorrt
 
+    remove()  # the fake of another version, which must not come back when the test ends
     for name in list(sys.modules):
         if name.split(".")[0] in MODULES:
             monkeypatch.delitem(sys.modules, name)
@@ -33,8 +34,9 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str) -> ModuleType:
     return driver
 
 
-def remove(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what the fake left in ``sys.modules``, after the test."""
+def remove() -> None:
+    """Forget what the fake left in ``sys.modules``; real modules stay."""
     for name in list(sys.modules):
-        if name.split(".")[0] in MODULES:
+        path = getattr(sys.modules[name], "__file__", None)
+        if name.split(".")[0] in MODULES and path and FOLDER in Path(path).parents:
             del sys.modules[name]

@@ -29,7 +29,7 @@ VERSION = "10.3.0"
 def fake(monkeypatch):
     driver = fake_gpu.install(monkeypatch, VERSION)
     yield driver
-    fake_gpu.remove(monkeypatch)
+    fake_gpu.remove()
 
 
 @pytest.fixture

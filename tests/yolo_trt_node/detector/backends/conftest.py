@@ -16,7 +16,7 @@ def fake(request, monkeypatch, tmp_path_factory):
     driver = fake_gpu.install(monkeypatch, getattr(request, "param", "10.3.0"))
     yield driver
     gc.collect()
-    fake_gpu.remove(monkeypatch)
+    fake_gpu.remove()
 
 
 @pytest.fixture(
@@ -45,7 +45,7 @@ def backend(request, monkeypatch, tmp_path_factory):
     yield name
     if fake is not None:
         gc.collect()
-        fake_gpu.remove(monkeypatch)
+        fake_gpu.remove()
 
 
 @pytest.fixture
