@@ -19,9 +19,9 @@ from yolo_trt_node.detector.card import ModelError, TensorSpec
 BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
 """The backends there are, in the order in which ``auto`` tries them.
 
-A GPU comes first. On a CPU OpenVINO was not faster than ONNX Runtime in fp32 (`benchmarks/backends.py` measures
-it), and ONNX Runtime compiles faster and runs on any processor. Where bf16 is asked for, ``auto`` comes to
-OpenVINO, since ONNX Runtime passes.
+A GPU comes first. On a CPU OpenVINO was not faster than ONNX Runtime in fp32 (`benchmarks/backends.py`
+measures it), and ONNX Runtime compiles faster and runs on any processor. Where bf16 is asked for, ``auto``
+comes to OpenVINO, since ONNX Runtime passes.
 """
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
