@@ -178,9 +178,15 @@ def _visdrone_truth(path: Path, names: Sequence[str]) -> GroundTruth:
         annotations = visdrone.read_annotations(path)
     except ValueError as error:
         raise UserError(str(error)) from error
+    return truth_of(annotations)
+
+
+def truth_of(annotations: Sequence[visdrone.Annotation]) -> GroundTruth:
+    """Sort VisDrone annotations into objects to be found and regions in which nothing counts."""
     boxes = np.array([(a.left, a.top, a.width, a.height) for a in annotations], np.float64).reshape(-1, 4)
     counts = np.array([a.evaluated for a in annotations], bool)
     categories = np.array([a.category for a in annotations], np.int64)
+    # VisDrone's categories count from 1.
     return GroundTruth(boxes[counts], categories[counts] - 1, boxes[~counts])
 
 

@@ -14,8 +14,7 @@ from yolo_trt_node.replay.record_bag import vision_msgs_definitions
 
 from yolo_compress.data.flight import Flight
 from yolo_compress.data.scenes import SceneSpec
-from yolo_compress.data.visdrone import Annotation
-from yolo_compress.evaluation import GroundTruth
+from yolo_compress.evaluation import GroundTruth, truth_of
 
 IMAGE_TOPIC = "/camera/image_raw"
 TRUTH_TOPIC = "/ground_truth"
@@ -42,18 +41,6 @@ class Shot:
     image: Image
     truth: GroundTruth
     track_ids: tuple[str, ...]
-
-
-def truth_of(annotations: Sequence[Annotation]) -> GroundTruth:
-    """Sort annotations into objects to be found and regions in which nothing counts."""
-
-    def boxes(chosen: Iterable[Annotation]) -> NDArray[np.float64]:
-        return np.array([(a.left, a.top, a.width, a.height) for a in chosen], np.float64).reshape(-1, 4)
-
-    counted = [a for a in annotations if a.evaluated]
-    ignored = [a for a in annotations if not a.evaluated]
-    # VisDrone's categories count from 1.
-    return GroundTruth(boxes(counted), np.array([a.category - 1 for a in counted], np.int64), boxes(ignored))
 
 
 def generated_shots(seed: int, spec: SceneSpec, frames: int, fps: float) -> Iterator[Shot]:

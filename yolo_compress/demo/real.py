@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from yolo_compress.data.visdrone import VISDRONE_CLASSES, read_annotations
-from yolo_compress.demo.flight import Shot, truth_of
+from yolo_compress.data.visdrone import VISDRONE_CLASSES
+from yolo_compress.demo.flight import Shot
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import GroundTruth, read_image
+from yolo_compress.evaluation import beside, read_ground_truth, read_image
 
 CHECKPOINT = Path("weights", "yolov5su_visdrone10.pt")
 # The other set's class names, in VisDrone's words.
@@ -45,29 +46,13 @@ def image_paths(root: Path) -> list[Path]:
 def shots(root: Path) -> Iterator[Shot]:
     """Read images and labels, one by one."""
     names = (root / "aerial_cars" / "aerial.names").read_text().split()
+    classes = np.array([VISDRONE_CLASSES.index(TRANSLATED[name]) for name in names], np.int64)
     for path in image_paths(root):
         image = read_image(path)
-        annotations = path.parents[1] / "annotations" / f"{path.stem}.txt"
-        if annotations.is_file():
-            truth = truth_of(read_annotations(annotations))
+        height, width = image.shape[:2]
+        if beside(path, "annotations").is_file():
+            truth = read_ground_truth(path, VISDRONE_CLASSES, width, height)
         else:
-            truth = _yolo_truth(path.parents[1] / "labels" / f"{path.stem}.txt", names, *image.shape[:2])
+            truth = read_ground_truth(path, names, width, height)
+            truth = replace(truth, class_ids=classes[truth.class_ids])
         yield Shot(image, truth, ("",) * len(truth.boxes))
-
-
-def _yolo_truth(labels: Path, names: list[str], height: int, width: int) -> GroundTruth:
-    boxes, classes = [], []
-    for line in labels.read_text().splitlines() if labels.is_file() else []:
-        class_id, x, y, w, h = line.split()
-        boxes.append(
-            (
-                (float(x) - float(w) / 2) * width,
-                (float(y) - float(h) / 2) * height,
-                float(w) * width,
-                float(h) * height,
-            )
-        )
-        classes.append(VISDRONE_CLASSES.index(TRANSLATED[names[int(class_id)]]))
-    return GroundTruth(
-        np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int64), np.empty((0, 4))
-    )
