@@ -540,7 +540,7 @@ class TensorRtSession:
                 # The first time it is the step from the warm-up to the work.
                 if self._uncaptured == 2:
                     _LOG.info(
-                        "batches of %d and %d take turns, and those run without a CUDA graph: set max_batch so "
+                        "batches of %d and %d take turns, and run without a CUDA graph: set max_batch so "
                         "that all views of an image fit into one",
                         self._shaped_for,
                         count,
