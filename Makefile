@@ -28,7 +28,8 @@ demo-real: setup
 
 # Tests that talk over DDS run in a process of their own: behind all the others in one process, they were seen to
 # lose messages. One that fails is tried once more, and the summary says so.
-DDS_TESTS := tests/yolo_trt_node/node tests/yolo_trt_node/replay tests/yolo_compress/demo
+DDS_TESTS := tests/yolo_trt_node/node tests/yolo_trt_node/replay tests/yolo_compress/demo \
+  tests/benchmarks/test_node_benchmark.py
 
 test: setup
 	@$(ENV) python -m pytest --reruns 1 $(DDS_TESTS) $(ARGS)
