@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
@@ -22,7 +22,7 @@ from yolo_trt_node.node.statistics import CameraStatistics
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 
-ImageMessage = Image | CompressedImage
+ImageMessage: TypeAlias = Image | CompressedImage
 
 TYPE_NAMES: Mapping[type, str] = {
     Image: "sensor_msgs/msg/Image",

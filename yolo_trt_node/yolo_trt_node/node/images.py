@@ -55,7 +55,8 @@ class _Encoding:
         native: the frame encoding that is the same; empty: ``to_bgr`` converts.
         to_bgr: makes H x W x 3 BGR of rows x step bytes, height, width and whether big endian.
         even: what must be even, because several pixels share one chroma sample.
-        rows: rows of ``step`` bytes for each row of pixels: 1, or 3/2 where chroma planes follow.
+        chroma_below: whether half as many rows of chroma follow those of the pixels.
+        least: shortest side that can be converted.
     """
 
     row_bytes: int
@@ -63,6 +64,7 @@ class _Encoding:
     to_bgr: Callable[[Pixels, int, int, bool], Pixels] | None = None
     even: tuple[str, ...] = ()
     chroma_below: bool = False
+    least: int = 1
 
     def rows(self, height: int) -> int:
         return height * 3 // 2 if self.chroma_below else height
@@ -136,8 +138,8 @@ _ENCODINGS: Mapping[str, _Encoding] = {
     "nv12": _Encoding(1, native="nv12", even=_SQUARES, chroma_below=True),
     "nv21": _Encoding(1, to_bgr=_semiplanar(cv2.COLOR_YUV2BGR_NV21), even=_SQUARES, chroma_below=True),
     "i420": _Encoding(1, to_bgr=_i420, even=_SQUARES, chroma_below=True),
-    **{f"{name}8": _Encoding(1, to_bgr=_packed(code, 1)) for name, code in _BAYER.items()},
-    **{f"{name}16": _Encoding(2, to_bgr=_bayer16(code)) for name, code in _BAYER.items()},
+    **{f"{name}8": _Encoding(1, to_bgr=_packed(code, 1), least=3) for name, code in _BAYER.items()},
+    **{f"{name}16": _Encoding(2, to_bgr=_bayer16(code), least=3) for name, code in _BAYER.items()},
 }
 
 ENCODINGS = tuple(_ENCODINGS)
@@ -194,6 +196,12 @@ def raw_frame(message: ImageMessage) -> Frame:
                 f"{width} x {height} pixels in {name}, whose {side} is even: neighbours share their colour; "
                 "the publisher fills width, height or encoding wrongly",
             )
+    if min(width, height) < encoding.least:
+        raise ImageError(
+            "corrupt image",
+            f"{width} x {height} pixels in {name}: colours cannot be told from fewer than {encoding.least} "
+            "rows and columns",
+        )
     if name == "i420" and step % 2:
         raise ImageError(
             "corrupt image", f"step {step} in i420 is even: that of its colour planes is half of it"
