@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rclpy.time import Time
 from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray
 
 from yolo_trt_node.detector import Detections, Detector
 from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.drawing import draw_detections
 from yolo_trt_node.node.camera import Camera, ImageMessage
 from yolo_trt_node.node.images import ImageError, read_image
-from yolo_trt_node.node.messages import detection_array, image_message
+from yolo_trt_node.node.messages import (
+    detection_array,
+    image_message,
+    serialization_fits,
+    serialized_detections,
+)
 from yolo_trt_node.node.parameters import LiveSettings
 
 if TYPE_CHECKING:
@@ -49,6 +55,13 @@ class Pipeline:
         self._cameras = cameras
         self._live = live
         self._max_pixels = max_pixels
+        self._message: Callable[..., Detection2DArray | bytes] = serialized_detections
+        if not serialization_fits():
+            self._message = detection_array
+            node.get_logger().warning(
+                "the installed vision_msgs or middleware writes Detection2DArray in another way than this "
+                "node: messages are built by rclpy, which costs 0.06 ms a box"
+            )
         self._complained: dict[str, tuple[str, float]] = {}
 
     def process(self, batch: Sequence[tuple[int, ImageMessage]]) -> None:
@@ -84,8 +97,8 @@ class Pipeline:
     ) -> None:
         """Publish what was found in one image."""
         started = time.perf_counter()
-        # A tracker gives each box its id here: detection_array(header, detections, ids).
-        camera.outputs["detections"].publish(detection_array(header, detections))
+        # A tracker gives each box its id here, a text: self._message(header, detections, ids).
+        camera.outputs["detections"].publish(self._message(header, detections))
         age_s = (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds / 1e9
         timing = {"decode": reading_s, **detections.timing, "publish": time.perf_counter() - started}
         camera.statistics.published(age_s, timing, len(detections))
