@@ -48,15 +48,15 @@ def decode_raw(
         anchors = np.flatnonzero(best > score_threshold)
         ids = class_scores[:, anchors].argmax(axis=0)
         scores = best[anchors]
-    centre_x, centre_y, width, height = boxes = prediction[:4, anchors]
+    boxes = prediction[:4, anchors]
+    centre, size = boxes[:2], boxes[2:]
     # A sum is finite only if every number in it is.
     finite = np.isfinite(boxes.sum(axis=0) + scores)
-    usable = np.flatnonzero(finite & (width > 0) & (height > 0) & classes[ids])
+    usable = np.flatnonzero(finite & (size.min(axis=0) > 0) & classes[ids])
     if len(usable) > MAX_CANDIDATES:
         usable = usable[np.argpartition(scores[usable], -MAX_CANDIDATES)[-MAX_CANDIDATES:]]
-    corners = np.stack(
-        (centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
-    )
+    half = size / 2
+    corners = np.concatenate((centre - half, centre + half))
     if len(usable) < len(scores):
         corners, scores, ids = corners[:, usable], scores[usable], ids[usable]
     kept = class_aware_nms(corners.T, scores, ids, iou_threshold, max_det)

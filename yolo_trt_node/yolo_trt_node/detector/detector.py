@@ -306,7 +306,9 @@ class Detector:
         inferred = time.perf_counter()
         for (index, window), prediction, layout in zip(views, predictions, layouts, strict=False):
             boxes, scores, class_ids = self._decode(prediction)
-            boxes = layout.to_image(boxes) + np.array([window.left, window.top] * 2, np.float32)
+            boxes = layout.to_image(boxes)
+            if window.left or window.top:
+                boxes += np.array((window.left, window.top) * 2, np.float32)
             answers[index].add((boxes, scores, class_ids), window, layout)
         timing = {
             "preprocess": prepared - started,
