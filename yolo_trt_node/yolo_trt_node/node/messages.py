@@ -91,10 +91,12 @@ def serialization_fits() -> bool:
     ids = ["", "17", "1234"]
     message = detection_array(header, found, ids)
     written = serialized_detections(header, found, ids)
+    try:
+        read = deserialize_message(written, Detection2DArray)
+    except Exception:  # each middleware has its own
+        return False
     # Not the bytes themselves: what the middleware pads with is whatever lay in its memory.
-    return len(written) == len(serialize_message(message)) and (
-        deserialize_message(written, Detection2DArray) == message
-    )
+    return read == message and len(written) == len(serialize_message(message))
 
 
 def detection_array(header: Header, detections: Detections, ids: Sequence[str] = ()) -> Detection2DArray:

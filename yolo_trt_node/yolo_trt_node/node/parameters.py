@@ -209,6 +209,12 @@ PARAMETERS: tuple[Spec, ...] = (
     # ROS cannot tell the type of an empty list, so "all" is a list of one empty text.
     Spec("classes", [""], "Names or ids of the classes to publish; an empty text means all.", live=True),
     Spec(
+        "class_thresholds",
+        [""],
+        "Score thresholds of single classes, as NAME=SCORE or ID=SCORE; an empty text means none.",
+        live=True,
+    ),
+    Spec(
         "threads",
         0,
         "CPU threads for inference; 0: one per core that the process may use.",
@@ -341,6 +347,7 @@ def update_detector(detector: Detector, given: Values) -> None:
         iou_threshold=options.iou_threshold,
         max_det=options.max_det,
         classes=options.classes,
+        class_thresholds=options.class_thresholds,
         tiling=options.tiling,
         tile_overlap=options.tile_overlap,
     )
@@ -363,6 +370,7 @@ def detector_options(given: Values) -> DetectorOptions:
         iou_threshold=threshold("iou_threshold"),
         max_det=int(given["max_det"]),  # type: ignore[arg-type]
         classes=tuple(entry for entry in _texts(given["classes"]) if entry),
+        class_thresholds=_class_thresholds(given["class_thresholds"]),
         threads=int(given["threads"]),  # type: ignore[arg-type]
         tiling=str(given["tiling"]),
         tile_overlap=float(given["tile_overlap"]),  # type: ignore[arg-type]
@@ -374,6 +382,20 @@ def detector_options(given: Values) -> DetectorOptions:
         engine_workspace_mb=int(given["engine_workspace_mb"]),  # type: ignore[arg-type]
         trust_engines=bool(given["trust_engines"]),
     )
+
+
+def _class_thresholds(value: Value) -> tuple[tuple[str, float], ...]:
+    """Read entries NAME=SCORE."""
+    found = []
+    for entry in filter(None, _texts(value)):
+        name, _, score = entry.rpartition("=")
+        try:
+            found.append((name.strip(), float(score)))
+        except ValueError:
+            name = ""
+        if not name.strip():
+            raise ValueError(f"class_thresholds holds {entry!r}; use NAME=SCORE, such as person=0.4")
+    return tuple(found)
 
 
 def _texts(value: Value) -> list[str]:
