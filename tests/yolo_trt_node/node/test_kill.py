@@ -1,14 +1,11 @@
 """SIGKILL at the worst moments: the next start is clean."""
 
-import os
 import signal
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import psutil
-import pytest
-from support.fake_gpu import FOLDER as FAKES
 from support.ros import detector_node, wait_until
 from support.toy_detector import paint_cells
 
@@ -25,18 +22,6 @@ def swept_shared_memory():
     for path in set(Path("/dev/shm").iterdir()) - before:
         if path.name.startswith("fastrtps") or path.name.startswith("sem.fastrtps"):
             path.unlink(missing_ok=True)
-
-
-@pytest.fixture
-def tensorrt(environment, tmp_path):
-    """The environment of a node that finds the fake TensorRT and a cache of its own."""
-    path = os.pathsep.join((str(FAKES), str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")))
-    return {
-        **environment,
-        "PYTHONPATH": path,
-        "FAKE_TENSORRT": "10.3.0",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }
 
 
 def test_in_a_build_the_builder_ends_and_the_next_start_builds_anew(tensorrt, peer, toy, tmp_path):
