@@ -145,7 +145,9 @@ class Malformed:
                     changed[int(random.integers(len(changed)))] = int(random.integers(256))
                 content = bytes(changed)
             case 3:
-                content = jpeg_of_size(self._coded[int(random.integers(0, 4))], self._number(), self._number())
+                content = jpeg_of_size(
+                    self._coded[int(random.integers(0, 4))], self._number(), self._number()
+                )
             case 4:
                 content = png_bomb(
                     self._number(), self._number(), self._pick((1, 2, 8, 16)), self._pick((0, 2, 3, 4, 6))
