@@ -108,7 +108,7 @@ class DetectorNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def stop(self) -> bool:
+    def close(self) -> bool:
         """Stop detecting and give everything back, before the node is destroyed; the executor is at rest.
 
         Returns:
@@ -367,7 +367,7 @@ def main() -> None:
                 # rclpy raises what a callback raised.
                 node.get_logger().error(f"a request failed:\n{traceback.format_exc()}")
     finally:
-        at_rest = node.stop()
+        at_rest = node.close()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
