@@ -164,7 +164,7 @@ class TestUnforeseen:
             parameter_overrides=[Parameter("model", value=str(toy)), Parameter("autostart", value=False)],
         )
         yield node
-        node.close()
+        node.stop()
         node.destroy_node()
         context.try_shutdown()
 

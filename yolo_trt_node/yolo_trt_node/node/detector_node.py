@@ -16,6 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -111,7 +112,7 @@ class DetectorNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def close(self) -> bool:
+    def stop(self) -> bool:
         """Stop detecting and give everything back, before the node is destroyed; the executor is at rest.
 
         Returns:
@@ -181,6 +182,7 @@ class DetectorNode(LifecycleNode):
             complaints = "; ".join(self._complaints.values())
         if complaints:
             raise ValueError(f"{complaints}. Set it (`ros2 param set`) and configure again")
+        parameters.check(given)
         if not given["model"]:
             raise ValueError(
                 "no model: set the parameter model to the path of an ONNX file (model:=/path/to/model.onnx "
@@ -232,7 +234,7 @@ class DetectorNode(LifecycleNode):
         self._worker = Worker(
             pipeline.process,
             sources=len(self._cameras),
-            batch=self._detector.options.max_batch,
+            batch=self._detector.card.fixed_batch or self._detector.options.max_batch,
             window_s=lambda: self._live.batch_window_s,
         )
         try:
@@ -345,11 +347,13 @@ def main() -> None:
         while not stopping and rclpy.ok():
             try:
                 executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+            except _rclpy.InvalidHandle:
+                continue  # what was ready has just been destroyed by a transition
             except Exception:
                 # rclpy raises what a callback raised.
                 node.get_logger().error(f"a request failed:\n{traceback.format_exc()}")
     finally:
-        at_rest = node.close()
+        at_rest = node.stop()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
