@@ -111,7 +111,9 @@ class RateLimit:
         if now_s < self._due_s - period / 4:
             return False
         # From when it was due, not from now: else 30 Hz thinned to 20 Hz would become 15 Hz.
-        self._due_s = max(self._due_s + period, now_s)
+        self._due_s += period
+        if self._due_s <= now_s:
+            self._due_s = now_s + period
         return True
 
 
