@@ -119,11 +119,15 @@ class DetectorNode(LifecycleNode):
             False where code that cannot be interrupted still runs in another thread.
         """
         cancel_builds()
-        self._health.close()
         if not self._transitions.stop(STOP_PATIENCE_S):
             return False
         self._release()
         return True
+
+    def destroy_node(self) -> None:
+        """Destroy the node; up to here it has said how it is."""
+        self._health.close()
+        super().destroy_node()
 
     # --- Life cycle -----------------------------------------------------------------------------------------
 

@@ -122,11 +122,10 @@ class Health:
             self._watches = [_Watch(camera) for camera in cameras]
 
     def close(self) -> None:
-        """Fall silent; to be called before the node is destroyed."""
+        """Fall silent; to be called before the node is destroyed, and harmless twice."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
-        self._node.destroy_publisher(self._publisher)
 
     # --- What it says ---------------------------------------------------------------------------------------
 
