@@ -35,7 +35,9 @@ class Log:
 
 def make_camera(name, annotated_listeners=0):
     outputs = {"detections": Publisher(), "annotated": Publisher(annotated_listeners)}
-    return SimpleNamespace(name=name, topic=f"/{name}/image", outputs=outputs, statistics=CameraStatistics())
+    camera = SimpleNamespace(name=name, topic=f"/{name}/image", outputs=outputs, tracker=None, ground=None)
+    camera.statistics = CameraStatistics()
+    return camera
 
 
 def picture(cells=((3, 4, "red"),)) -> np.ndarray:
