@@ -221,7 +221,7 @@ class GreedyIou:
 
 
 def identity_score(truth: Sequence[Labelled], tracked: Sequence[Labelled]) -> Score:
-    """Compare identities over a sequence; two boxes of a class show one object from an IoU of `MATCH_IOU` on."""
+    """Compare identities over a sequence; boxes of a class are of one object from `MATCH_IOU` on."""
     objects = np.unique(np.concatenate([labelled.ids for labelled in truth]))
     names = np.unique(np.concatenate([labelled.ids for labelled in tracked]))
     together = np.zeros((len(objects), len(names)))

@@ -90,8 +90,8 @@ class PinholeCamera:
         if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and np.isfinite(matrix).all()):
             raise ProjectionError(
                 f"the camera is not calibrated: its focal lengths in {'P' if rectified else 'K'} are "
-                f"{matrix[0, 0]:g} and {matrix[1, 1]:g}; calibrate it (camera_calibration) and let the driver "
-                "load the result"
+                f"{matrix[0, 0]:g} and {matrix[1, 1]:g}; calibrate it (camera_calibration) and let the "
+                "driver load the result"
             )
         counts = {"": (0,), "plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14)}
         counts["equidistant"] = counts["fisheye"] = (0, 4)
@@ -135,8 +135,10 @@ class PinholeCamera:
             flat = cv2.fisheye.undistortPoints(sensor, self.matrix, self.distortion)
             back = cv2.fisheye.distortPoints(flat, self.matrix, self.distortion)
         else:
+            # OpenCV 4 has a function of its own for more than five iterations.
             undistort: Callable[..., Floats] = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
-            flat = undistort(sensor, self.matrix, self.distortion, None, None, _ITERATIONS)
+            one = np.eye(3)
+            flat = undistort(sensor, self.matrix, self.distortion, R=one, P=one, criteria=_ITERATIONS)
             points = cv2.convertPointsToHomogeneous(flat)
             back, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), self.matrix, self.distortion)
         rays = np.concatenate((flat.reshape(-1, 2), np.ones((len(flat), 1))), axis=1)
@@ -184,10 +186,10 @@ class GroundPoints:
 def contact_pixels(boxes: Floats, camera: PinholeCamera, rotation: Floats) -> Floats:
     """Return the pixel of each box under which the object's footprint has its centre.
 
-    An object of length L and height H, seen at an angle ``a`` below the horizon, spans L sin a + H cos a across
-    the line of sight, of which the upper H cos a belong to its height. So its footprint's centre lies below
-    the box's by the share H cos a / (L sin a + H cos a) of half the box, towards the point straight below the
-    camera. With L = H: the box's centre in a nadir view, its lower edge's middle in a level one.
+    An object of length L and height H, seen at an angle ``a`` below the horizon, spans L sin a + H cos a
+    across the line of sight, of which the upper H cos a belong to its height. So its footprint's centre lies
+    below the box's by the share H cos a / (L sin a + H cos a) of half the box, towards the point straight
+    below the camera. With L = H: the box's centre in a nadir view, its lower edge's middle in a level one.
 
     Args:
         boxes: N x 4, x1 y1 x2 y2 in pixels.

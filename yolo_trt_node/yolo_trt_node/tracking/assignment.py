@@ -49,7 +49,7 @@ def _shortest_paths(cost: NDArray[np.float64], limit: float) -> tuple[Indices, I
     columns, first = np.unique(cost.argmin(axis=1), return_index=True)
     row_of[columns], column_of[first] = first, columns
 
-    for start in np.flatnonzero(column_of < 0):
+    for start in np.flatnonzero(column_of < 0).tolist():
         distance, before = np.full(cost.shape[1], np.inf), np.full(cost.shape[1], -1)
         reached = np.zeros(cost.shape[1], np.bool_)
         row, length, visited = start, 0.0, [start]

@@ -13,8 +13,12 @@ Homography = NDArray[np.float64]
 # Flow is measured on a picture of at most so many columns: finer ones cost more than they bring.
 _WIDTH = 960
 _CORNERS = 300
-_CORNER_QUALITY = 0.01
-_CORNER_DISTANCE = 8
+# Of the best corner's: low, since on a smooth field one painted car is far better than all else.
+_CORNER_QUALITY = 0.001
+# Spread out, so that a few objects of rich texture do not take them all.
+_CORNER_DISTANCE = 16
+# Halvings of the picture: enough for a shift of a twentieth of its width.
+_LEVELS = 4
 _RANSAC_PX = 2.0
 # Fewer corners than this, or a smaller share of them that agree, say nothing about the camera.
 _LEAST_CORNERS = 12
@@ -50,7 +54,7 @@ class CameraMotion:
         corners = cv2.goodFeaturesToTrack(last, _CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE)
         if corners is None or len(corners) < _LEAST_CORNERS:
             return np.eye(3)
-        moved, found, _ = cv2.calcOpticalFlowPyrLK(last, grey, corners, None)
+        moved, found, _ = cv2.calcOpticalFlowPyrLK(last, grey, corners, None, maxLevel=_LEVELS)
         tracked = found.ravel() == 1
         if tracked.sum() < _LEAST_CORNERS:
             return np.eye(3)

@@ -18,12 +18,13 @@ from yolo_trt_node.tracking.camera_motion import CameraMotion
 NO_ID = -1
 """The id of a detection that no confirmed track goes through."""
 
-# Standard deviation of a detected box's centre and size: so many pixels, and such a share of its size. A box's
-# size here is the root of its area.
+# Standard deviation of a detected box's centre and size: so many pixels, and such a share of its size (here
+# and below the root of its area).
 _NOISE_PX = 0.7
 _NOISE_SHARE = 0.06
-# What is known of a new object's velocity over the ground (sizes a second, standard deviation), and how much it
-# changes (sizes a second, per root of a second). A car of root area 2.8 m at 14 m/s does 5 a second, a pedestrian of 0.5 m 3.
+# What is known of a new object's velocity over the ground (sizes a second, standard deviation), and how much
+# it changes (sizes a second, per root of a second). A car of root area 2.8 m at 8 m/s does 3 a second, and so
+# does a pedestrian.
 _SPEED = 2.0
 _ACCELERATION = 0.5
 # How much a box's size changes, as a share of it, per root of a second.
@@ -32,7 +33,7 @@ _GROWTH = 0.15
 _RESIDUAL_PX = 0.5
 # A pair is possible up to this squared Mahalanobis distance: 99 % of a chi-square of four degrees of freedom.
 _GATE = 13.3
-# An object that comes and a track that ends together cost this, in the units of twice a negative log likelihood.
+# An object that comes and a track that ends together cost this: twice a negative log likelihood, as a pair's.
 _APART = 22.0
 # The step between frames whose stamps do not tell (a driver that stamps nothing).
 _UNSTAMPED_STEP_S = 1 / 30
@@ -91,11 +92,11 @@ class Tracker:
     """Follows the objects of one camera.
 
     As in ByteTrack (Zhang et al. 2022) strong detections are associated with the tracks first, then weak ones
-    with the tracks left over, and what is strong and left over begins a track; all within a class. A track is a Kalman
-    filter of the box's centre (constant velocity over the ground, carried along by the camera's motion) and
-    of its size; the association's cost is the likelihood of the detection under it, so that it holds for
-    boxes of five pixels and of five hundred, at two frames a second and at sixty. All tracks are rows of one
-    array.
+    with the tracks left over, and what is strong and left over begins a track; all within a class. A track is
+    a Kalman filter of the box's centre (constant velocity over the ground, carried along by the camera's
+    motion) and of its size; the association's cost is the likelihood of the detection under it, so that it
+    holds for boxes of five pixels and of five hundred, at two frames a second and at sixty. All tracks are
+    rows of one array.
     """
 
     def __init__(self, options: TrackerOptions | None = None, ids: Iterator[int] | None = None) -> None:
@@ -199,6 +200,11 @@ class Tracker:
         return ids
 
 
+def as_texts(ids: NDArray[np.int64]) -> list[str]:
+    """Return ids as messages carry them: decimal, and empty for `NO_ID`."""
+    return ["" if number == NO_ID else str(number) for number in ids.tolist()]
+
+
 def _extent(tracks: NDArray[np.void]) -> NDArray[np.float64]:
     """Root of the area, pixels."""
     return np.sqrt(np.maximum(tracks["size"].prod(axis=1), 1.0))
@@ -220,7 +226,7 @@ def _carry(tracks: NDArray[np.void], motion: NDArray[np.float64]) -> None:
 
 
 def _predict(tracks: NDArray[np.void], step_s: float) -> None:
-    """Kalman prediction: constant velocity driven by white acceleration, and a size that wanders; in place."""
+    """Kalman prediction: constant velocity, white acceleration, and a size that wanders; in place."""
     extent = _extent(tracks)
     drive = (_ACCELERATION * extent) ** 2
     tracks["centre"] += step_s * tracks["velocity"]
