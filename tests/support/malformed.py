@@ -1,7 +1,7 @@
 """Image messages as a broken, or a hostile, camera sends them; and a process that takes very many of them.
 
-Run as a module with (model, count, seed), it lets a node of its own process that many and prints what became of
-them as JSON. A crash of a decoder then ends this process, and no other.
+Run as a module with (model, count, seed), it lets a node of its own process that many and prints what became
+of them as JSON. A crash of a decoder then ends this process, and no other.
 """
 
 from __future__ import annotations
@@ -170,9 +170,10 @@ def main(model: str, count: int, seed: int) -> None:
     import psutil
     import rclpy
     from rclpy.parameter import Parameter
-    from support.toy_detector import paint_cells
     from yolo_trt_node.node.detector_node import DetectorNode
     from yolo_trt_node.node.messages import image_message
+
+    from support.toy_detector import paint_cells
 
     good = image_message(
         Image().header, paint_cells(np.full((64, 64, 3), 114, np.uint8), [(1, 3, "green")], network_pixel=1)

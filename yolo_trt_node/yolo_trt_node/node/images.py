@@ -247,8 +247,8 @@ def _through_cv_bridge(message: ImageMessage) -> Frame:
     except Exception as error:
         raise ImageError(
             "unsupported encoding",
-            f"{_shown(message.encoding)}: cv_bridge cannot convert it to bgr8 ({error}); without it, supported are "
-            f"{', '.join(ENCODINGS)}",
+            f"{_shown(message.encoding)}: cv_bridge cannot convert it to bgr8 ({error}); without it, "
+            f"supported are {', '.join(ENCODINGS)}",
         ) from error
 
 
@@ -286,8 +286,8 @@ def decode(message: CompressedMessage, max_pixels: int) -> Frame:
     else:
         raise ImageError(
             "neither JPEG nor PNG",
-            f"format {_shown(message.format)}, {len(data)} bytes that begin with {data[:8].hex(' ') or 'nothing'}; "
-            "set the camera driver or image_transport to jpeg or png",
+            f"format {_shown(message.format)}, {len(data)} bytes that begin with "
+            f"{data[:8].hex(' ') or 'nothing'}; set the camera driver or image_transport to jpeg or png",
         )
     if not height or not width:
         raise ImageError("empty image", f"its header says {width} x {height} pixels")
