@@ -30,12 +30,12 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
 from yolo_trt_node.detector import Detections, Detector, DetectorOptions, ModelError
 from yolo_trt_node.detector.backends import BACKENDS, PRECISIONS
+from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.node.images import ImageError
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import STORAGES, BagError, BagWriter, flush_to_disk, open_bag, typestore
@@ -51,12 +51,12 @@ _LOG_PERIOD_S = 10.0
 
 
 class Picture(NamedTuple):
-    """An image of the bag, decoded; ``pixels`` is None where it cannot be read, and ``reason`` says why."""
+    """An image of the bag, decoded; ``frame`` is None where it cannot be read, and ``reason`` says why."""
 
     topic: str
     log_ns: int
     header: Any
-    pixels: NDArray[np.uint8] | None
+    frame: Frame | None
     reason: str
 
 
@@ -197,7 +197,14 @@ def image_connections(bag: Reader, topics: Sequence[str]) -> list[Connection]:
 
 
 def detect_in_bag(
-    source: Path, model: Path, output: Path, options: DetectorOptions, topics: Sequence[str], storage: str
+    source: Path,
+    model: Path,
+    output: Path,
+    options: DetectorOptions,
+    *,
+    topics: Sequence[str] = (),
+    storage: str = "mcap",
+    max_pixels: int = 64_000_000,
 ) -> Result:
     """Detect in every image of a bag; go on with a run that was broken off.
 
@@ -208,6 +215,7 @@ def detect_in_bag(
         options: how to run the model; ``max_batch`` images go through the network at once.
         topics: image topics; without any all of them.
         storage: one of `bags.STORAGES`.
+        max_pixels: compressed images with more are not read.
 
     Raises:
         BagError: a bag cannot be read or written.
@@ -229,13 +237,15 @@ def detect_in_bag(
             "model": hashlib.sha256(detector.path.read_bytes()).hexdigest(),
             "options": asdict(options),
             "backend": detector.backend,
+            "max_pixels": max_pixels,
         }
         work.mkdir(parents=True, exist_ok=True)
         with Journal(work / "answers.sqlite3", json.loads(json.dumps(identity))) as journal:
             progress = Progress(sum(c.msgcount for c in connections), journal.count, detector.backend)
             damage: list[str] = []
             pictures = read_ahead(
-                read_pictures(store, bag, connections, journal.count, damage), 2 * options.max_batch
+                read_pictures(store, bag, connections, journal.count, max_pixels, damage),
+                2 * options.max_batch,
             )
             try:
                 while batch := list(islice(pictures, options.max_batch)):
@@ -253,17 +263,22 @@ def detect_in_bag(
 
 
 def read_pictures(
-    store: Any, bag: Reader, connections: Sequence[Connection], skip: int, damage: list[str]
+    store: Any,
+    bag: Reader,
+    connections: Sequence[Connection],
+    skip: int,
+    max_pixels: int,
+    damage: list[str],
 ) -> Iterator[Picture]:
     """Decode the images of a bag, but for the first few; it ends where the bag is damaged, and says so."""
     try:
         for connection, log_ns, data in islice(read_messages(bag, connections), skip, None):
             try:
-                header, pixels = messages.read_image(store, connection.msgtype, data)
+                header, frame = messages.read_image(store, connection.msgtype, data, max_pixels)
             except ImageError as error:
-                yield Picture(connection.topic, log_ns, None, None, str(error))
+                yield Picture(connection.topic, log_ns, None, None, error.reason)
             else:
-                yield Picture(connection.topic, log_ns, header, pixels, "")
+                yield Picture(connection.topic, log_ns, header, frame, "")
     except BagError as error:
         damage.append(str(error))
 
@@ -307,10 +322,10 @@ def answer(
     store: Any, detector: Detector, batch: Sequence[Picture]
 ) -> list[tuple[Picture, int, bytes | None]]:
     """Detect in a batch of pictures; see `Journal.add`."""
-    found = iter(detector.detect([p.pixels for p in batch if p.pixels is not None]))
+    found = iter(detector.detect([p.frame for p in batch if p.frame is not None]))
     answers: list[tuple[Picture, int, bytes | None]] = []
     for picture in batch:
-        if picture.pixels is None:
+        if picture.frame is None:
             answers.append((picture, 0, None))
             continue
         detections = next(found)
@@ -426,7 +441,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads=given.threads,
         )
         started = time.monotonic()
-        result = detect_in_bag(source, Path(given.model), output, options, given.topics, given.storage)
+        result = detect_in_bag(
+            source,
+            Path(given.model),
+            output,
+            options,
+            topics=given.topics,
+            storage=given.storage,
+            max_pixels=round(given.max_megapixels * 1e6),
+        )
     except (BagError, ModelError, ValueError) as error:
         print(f"bag_detect: {error}", file=sys.stderr)
         return 1
@@ -479,6 +502,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=defaults.max_batch,
         help="images (or tiles) through the network at once: more is faster on a GPU; default: %(default)s",
+    )
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=64.0,
+        help="compressed images with more million pixels are not read; default: %(default)s",
     )
     parser.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads; 0: one per core")
     return parser

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_trt_node.node.images import ImageError, to_bgr
+from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.node import images
+from yolo_trt_node.node.images import ImageError
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
@@ -29,23 +30,18 @@ def header(store: Any, stamp_ns: int, frame_id: str) -> Any:
     return store.types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
 
-def read_image(store: Any, kind: str, data: bytes) -> tuple[Any, NDArray[np.uint8]]:
-    """Return the header and the pixels, H x W x 3 uint8 BGR, of a serialised image of one of `IMAGE_TYPES`.
+def read_image(store: Any, kind: str, data: bytes, max_pixels: int) -> tuple[Any, Frame]:
+    """Return the header and the pixels of a serialised image of one of `IMAGE_TYPES`, as the node reads them.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: it cannot be read, or is compressed and has more pixels than allowed.
     """
     try:
         message = store.deserialize_cdr(data, kind)
     # The library raises errors of many kinds for bytes that are no such message.
     except Exception as error:
-        raise ImageError(f"the bytes are no {kind}: {error}") from error
-    if kind == IMAGE_TYPE:
-        return message.header, to_bgr(message)
-    pixels = cv2.imdecode(message.data, cv2.IMREAD_COLOR) if len(message.data) else None
-    if pixels is None:
-        raise ImageError(f"{len(message.data)} bytes of format {message.format!r} are no JPEG or PNG image")
-    return message.header, pixels
+        raise ImageError("corrupt message", f"{len(data)} bytes are no {kind}: {error}") from error
+    return message.header, images.read_image(message, max_pixels)
 
 
 def image(store: Any, header: Any, pixels: NDArray[np.uint8]) -> bytes:

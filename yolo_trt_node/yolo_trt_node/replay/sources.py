@@ -178,8 +178,9 @@ class BagSource:
             yield Message(self._names[connection.topic], time_ns, data)
 
     def _compressed(self, data: bytes) -> bytes:
-        header, pixels = messages.read_image(self._store, messages.IMAGE_TYPE, data)
-        return messages.compressed_image(self._store, header, "jpeg", to_jpeg(pixels))
+        # The limit is for compressed images.
+        header, frame = messages.read_image(self._store, messages.IMAGE_TYPE, data, max_pixels=0)
+        return messages.compressed_image(self._store, header, "jpeg", to_jpeg(frame.to_bgr()))
 
 
 class Camera:
