@@ -421,6 +421,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = Path(given.output or f"{source.resolve().stem}_detections").expanduser()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        # Ctrl-C reaches the process from the terminal and again from `ros2`; the second must not cut short
+        # what the first one began.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):

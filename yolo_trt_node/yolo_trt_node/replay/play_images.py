@@ -39,6 +39,9 @@ from yolo_trt_node.replay.sources import Source, SourceError, Topic, open_source
 _CAMERA_DEPTH = 5
 _CLOCK_PERIOD_S = 0.01
 _LOOK_PERIOD_S = 0.02
+# A connection is known to one side before the other; and the detector, having found a publisher, subscribes
+# anew with the reliability that it offers.
+_SETTLE_S = 1.0
 # What is still on its way to reliable subscribers is lost when the publisher goes.
 _LINGER_S = 0.5
 _TRANSFORMS = "tf2_msgs/msg/TFMessage"
@@ -106,17 +109,18 @@ class Player:
         self._restamp = arguments.restamp or not source.has_stamps
         self._images = {name for name, topic in source.topics.items() if topic.kind in IMAGE_TYPES}
         self._publishers = {name: p for name, t in source.topics.items() if (p := self._publisher(name, t))}
+        if not self._publishers:
+            self.close()
+            raise SourceError(f"{arguments.source}: none of {', '.join(source.topics)} can be played here")
         self.published: dict[str, list[tuple[int, int, int]]] = {name: [] for name in sorted(self._images)}
         self.frames = 0
         self.worst_delay_s = 0.0
 
     def _publisher(self, name: str, topic: Topic) -> Publisher | None:
-        """Create a publisher; None for a type that is not installed and was not asked for by name."""
+        """Create a publisher; None, and a line in the log, for a type that is not installed."""
         try:
             kind = message_class(topic.kind)
         except BagError as error:
-            if self._arguments.topics:
-                raise
             print(f"play_images: {name} is left out: {error}", file=sys.stderr)
             return None
         return self._node.create_publisher(
@@ -138,12 +142,16 @@ class Player:
         """
         arguments = self._arguments
         wanted = arguments.wait_for_subscribers
+        if not wanted and not arguments.wait_for:
+            return
         patience = time.monotonic() + arguments.wait_timeout
-        watched = [self._publishers[name] for name in sorted(self._images)] or self._publishers.values()
+        watched = [self._publishers[name] for name in sorted(self._images) if name in self._publishers]
         if self._clock:
             # Nodes on simulated time stand still, and do not even start up, before the first tick.
             self._clock.set(time.time_ns() if self._restamp else self._source.start_ns, time.monotonic(), 0.0)
-        while True:
+        complete_since = time.monotonic()
+        while time.monotonic() - complete_since < _SETTLE_S:
+            self._sleep_until(time.monotonic() + _LOOK_PERIOD_S)
             lonely = [
                 f"{p.topic_name} has {p.get_subscription_count()} of {wanted} subscribers"
                 for p in watched
@@ -154,11 +162,10 @@ class Player:
                     lonely.append(f"{topic} has no publisher")
                 if not self._node.count_subscribers(topic):
                     lonely.append(f"{topic} has no subscriber")
-            if not lonely:
-                return
-            if time.monotonic() > patience:
-                raise SourceError(f"after {arguments.wait_timeout:g} s {'; '.join(lonely)}")
-            self._sleep_until(time.monotonic() + _LOOK_PERIOD_S)
+            if lonely:
+                complete_since = time.monotonic()
+                if complete_since > patience:
+                    raise SourceError(f"after {arguments.wait_timeout:g} s {'; '.join(lonely)}")
 
     def play(self) -> None:
         """Publish from the beginning to the end, once or for ever."""
@@ -320,6 +327,10 @@ def main() -> None:
         parser.error("--rate and --fps must be greater than 0")
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        # Ctrl-C reaches the process from the terminal and again from `ros2`; the second must not cut short
+        # what the first one began.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
