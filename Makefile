@@ -27,8 +27,8 @@ demo: setup
 demo-real: setup
 	@$(ENV) exec python -m yolo_compress.demo --real
 
-# Tests that talk over DDS run in a process of their own: behind all the others in one process, they were seen to
-# lose messages. One that fails is tried once more, and the summary says so.
+# Tests that talk over DDS: a busy machine can make one of them wait too long. One that fails is tried once more,
+# and the summary says so.
 DDS_TESTS := tests/yolo_trt_node/node tests/yolo_trt_node/replay tests/yolo_compress/demo \
   tests/benchmarks/test_node_benchmark.py tests/benchmarks/test_soak.py
 

@@ -232,7 +232,7 @@ def _through_cv_bridge(message: ImageMessage) -> Frame:
     except Exception as error:  # one built for another NumPy raises whatever it likes
         raise ImageError(
             "unsupported encoding",
-            f"{message.encoding!r}; supported are {', '.join(ENCODINGS)}, and more where cv_bridge is "
+            f"{_shown(message.encoding)}; supported are {', '.join(ENCODINGS)}, and more where cv_bridge is "
             f"installed (here: {error}). Change the camera driver's encoding, or convert with image_proc",
         ) from error
     size, needed = len(message.data), message.step * message.height
@@ -247,9 +247,14 @@ def _through_cv_bridge(message: ImageMessage) -> Frame:
     except Exception as error:
         raise ImageError(
             "unsupported encoding",
-            f"{message.encoding!r}: cv_bridge cannot convert it to bgr8 ({error}); without it, supported are "
-            f"{', '.join(ENCODINGS)}",
+            f"{_shown(message.encoding)}: cv_bridge cannot convert it to bgr8 ({error}); without it, "
+            f"supported are {', '.join(ENCODINGS)}",
         ) from error
+
+
+def _shown(text: str) -> str:
+    """Quote what a message says of itself, at a length fit for a log."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 # --- Compressed images ----------------------------------------------------------------------------------
@@ -281,8 +286,8 @@ def decode(message: CompressedMessage, max_pixels: int) -> Frame:
     else:
         raise ImageError(
             "neither JPEG nor PNG",
-            f"format {message.format!r}, {len(data)} bytes that begin with {data[:8].hex(' ') or 'nothing'}; "
-            "set the camera driver or image_transport to jpeg or png",
+            f"format {_shown(message.format)}, {len(data)} bytes that begin with "
+            f"{data[:8].hex(' ') or 'nothing'}; set the camera driver or image_transport to jpeg or png",
         )
     if not height or not width:
         raise ImageError("empty image", f"its header says {width} x {height} pixels")

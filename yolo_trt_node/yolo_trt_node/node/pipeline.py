@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from rclpy.time import Time
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
@@ -62,7 +62,7 @@ class Pipeline:
                 "the installed vision_msgs or middleware writes Detection2DArray in another way than this "
                 "node: messages are built by rclpy, which costs 0.06 ms a box"
             )
-        self._complained: dict[str, tuple[str, float]] = {}
+        self._complained: dict[tuple[str, str], float] = {}
 
     def process(self, batch: Sequence[tuple[int, ImageMessage]]) -> None:
         """Detect in images of several cameras, (number, message) each, and publish what was found."""
@@ -99,7 +99,9 @@ class Pipeline:
         started = time.perf_counter()
         # A tracker gives each box its id here, a text: self._message(header, detections, ids).
         camera.outputs["detections"].publish(self._message(header, detections))
-        age_s = (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds / 1e9
+        # By hand: rclpy's Time refuses a stamp before 1970, which a broken camera may well send.
+        stamped = header.stamp.sec * 10**9 + header.stamp.nanosec
+        age_s = (self._node.get_clock().now().nanoseconds - stamped) / 1e9
         timing = {"decode": reading_s, **detections.timing, "publish": time.perf_counter() - started}
         camera.statistics.published(age_s, timing, len(detections))
         if self._live.log_frames:
@@ -115,10 +117,9 @@ class Pipeline:
             annotated.publish(image_message(header, picture))
 
     def _unreadable(self, camera: Camera, reason: str, text: str) -> None:
-        """Count an image, and log why; the same again only after a while: a broken camera repeats it."""
+        """Count an image, and log why; for the same reason only after a while: a broken camera repeats it."""
         camera.statistics.unreadable(reason)
         now = time.monotonic()
-        last, when = self._complained.get(camera.name, ("", 0.0))
-        if text != last or now - when > REPEAT_ERROR_AFTER_S:
-            self._complained[camera.name] = (text, now)
+        if now - self._complained.get((camera.name, reason), -math.inf) > REPEAT_ERROR_AFTER_S:
+            self._complained[camera.name, reason] = now
             self._node.get_logger().error(f"{camera.topic}: {text}")

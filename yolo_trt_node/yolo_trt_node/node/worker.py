@@ -55,6 +55,11 @@ class Worker(Generic[Item]):
             self._condition.notify()
         return displaced
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """End the thread after the items in hand; those that wait are given up."""
         with self._condition:
