@@ -121,6 +121,12 @@ def generate_launch_description() -> LaunchDescription:
                 description="Least severity that the node logs.",
             ),
             DeclareLaunchArgument(
+                "enclave",
+                default_value="",
+                description="Enclave of the node on a secured system (SROS 2), such as /yolo_detector; "
+                "config/sros2/policy.xml in the package's share is its policy. Empty: as ROS chooses.",
+            ),
+            DeclareLaunchArgument(
                 "dds_profile",
                 default_value="auto",
                 description="DDS profile of the node. auto: the shipped one for large images (Fast DDS or "
@@ -146,6 +152,9 @@ def start_detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     except ValueError as error:
         raise RuntimeError(str(error)) from error
 
+    enclave = argument(context, "enclave")
+    if enclave and not enclave.startswith("/"):
+        raise RuntimeError(f"enclave:={enclave} is no enclave: its name begins with a slash")
     namespace = argument(context, "namespace")
     name = argument(context, "node_name")
     # The node's own logger: a level for all of them would bury its messages in those of rcl.
@@ -161,7 +170,10 @@ def start_detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=namespace,
         parameters=[params_file, parameters] if parameters else [params_file],
         remappings=remappings(context),
-        ros_arguments=["--log-level", f"{logger}:={argument(context, 'log_level')}"],
+        ros_arguments=[
+            *("--log-level", f"{logger}:={argument(context, 'log_level')}"),
+            *(("--enclave", enclave) if enclave else ()),
+        ],
         additional_env=profile,
         output="screen",
         respawn=boolean("use_respawn", argument(context, "use_respawn")),

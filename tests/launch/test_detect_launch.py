@@ -37,6 +37,7 @@ ARGUMENTS = {
     "use_respawn",
     "log_level",
     "dds_profile",
+    "enclave",
 }
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 ENVIRONMENT_THAT_MATTERS = (
@@ -71,6 +72,7 @@ seen = dict(
     parameters={{name: p.value for name, p in node.get_parameters_by_prefix("").items()}},
     image=node.resolve_topic_name("image"),
     detections=node.resolve_topic_name("detections"),
+    enclaves=node.get_node_names_and_namespaces_with_enclaves(),
     level=node.get_logger().get_effective_level().name,
     rcl_level=rclpy.logging.get_logger_effective_level("rcl").name,
     profiles=profiles,
@@ -255,6 +257,12 @@ def test_an_including_launch_file_can_push_a_namespace(launcher):
     assert seen["level"] == "DEBUG"
 
 
+def test_the_enclave_is_the_nodes(launcher):
+    seen = launcher.node("model:=m.onnx", "enclave:=/drone/eye")
+
+    assert ["yolo_detector", "/", "/drone/eye"] in seen["enclaves"]
+
+
 def test_log_level_is_the_nodes_own(launcher):
     seen = launcher.node("model:=m.onnx", "namespace:=uav1", "log_level:=debug")
 
@@ -306,6 +314,7 @@ def test_the_users_file_wins_over_defaults_and_arguments_win_over_the_file(launc
         ("image_topic:=/camera-1/image", "cannot be a topic"),
         ("detections_topic:=", "cannot be a topic"),
         ("cameras:=front,,down", "empty name"),
+        ("enclave:=detector", "begins with a slash"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_or_value(launcher, argument, words):

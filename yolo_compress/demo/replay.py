@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import get_package_prefix
+from yolo_trt_node.dds import profile_environment
 from yolo_trt_node.replay.bags import open_bag, read_stamp, typestore
 from yolo_trt_node.replay.messages import DETECTIONS_TYPE
 
@@ -28,8 +29,6 @@ START_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 10.0
 # What the last frames may still need after the player has ended.
 DRAIN_S = 2.0
-
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,8 @@ def _collect(name: str, flight: RecordedFlight, recorded: Path, played: dict[str
 def _environment() -> dict[str, str]:
     """The children's environment: the shipped DDS profile for large frames, and a domain of their own."""
     environment = dict(os.environ)
-    if not any(variable in environment for variable in PROFILE_VARIABLES):
-        share = Path(get_package_share_directory("yolo_trt_node"))
-        environment[PROFILE_VARIABLES[0]] = str(share / "config" / "dds" / "fastdds_large_frames.xml")
+    profile, _ = profile_environment("auto", environment)
+    environment.update(profile)
     environment["ROS_DOMAIN_ID"] = str(random.SystemRandom().randrange(1, 100))
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     environment["PYTHONUNBUFFERED"] = "1"

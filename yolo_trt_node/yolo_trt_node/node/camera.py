@@ -15,6 +15,11 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
+try:
+    from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
+except ModuleNotFoundError:  # Humble
+    from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
+
 from yolo_trt_node.node.parameters import RELIABILITIES, LiveSettings
 from yolo_trt_node.node.qos import answer_qos, create_publisher, image_qos
 from yolo_trt_node.node.statistics import CameraStatistics
@@ -168,6 +173,12 @@ class Camera:
             publisher.get_subscription_count() for publisher in self.outputs.values()
         )
 
+    @property
+    def input(self) -> tuple[str, str]:
+        """Full name of the topic that is read, and its type as the graph names it."""
+        source = self.source or Source(self.topic, Image, False)
+        return source.topic, TYPE_NAMES[source.kind]
+
     def open(self, put: Callable[[ImageMessage], bool]) -> None:
         """Subscribe.
 
@@ -238,6 +249,7 @@ class Camera:
             source.topic,
             self._on_image,
             image_qos(source.reliability),
+            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
             qos_overriding_options=QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)),
         )
         self.source = source
@@ -246,6 +258,9 @@ class Camera:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+
+    def _on_lost(self, event: QoSMessageLostInfo) -> None:
+        self.statistics.lost(event.total_count_change)
 
     def _on_image(self, message: ImageMessage) -> None:
         stamp = message.header.stamp
