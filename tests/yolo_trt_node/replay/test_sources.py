@@ -152,6 +152,15 @@ def test_of_raw_and_compressed_twins_the_compressed_one_is_taken_as_it_is(tmp_pa
     assert (topic, message.header.stamp.sec) == ("/nose/compressed", 4)
 
 
+def test_looped_sources_keep_their_rate_from_the_last_image_to_the_first(tmp_path, folder):
+    with open_source(folder, STORE, fps=5) as source:
+        assert source.period_ns == SECOND // 5
+    three = [("/nose", messages.IMAGE_TYPE, raw(7))] * 3
+    for name, topics, period_ns in (("three", three, SECOND), ("one", three[:1], SECOND // 10)):
+        with open_source(make_bag(tmp_path / name, *topics), STORE) as source:
+            assert source.period_ns == period_ns
+
+
 def test_one_file_of_a_bag_is_a_bag(tmp_path):
     make_bag(tmp_path / "bag", ("/nose", messages.IMAGE_TYPE, raw(7)))
     assert len(read(tmp_path / "bag" / "bag.mcap")) == 1

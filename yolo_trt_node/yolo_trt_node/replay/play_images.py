@@ -170,9 +170,10 @@ class Player:
     def play(self) -> None:
         """Publish from the beginning to the end, once or for ever."""
         while True:
-            self._play_once()
+            end = self._play_once()
             if not self._arguments.loop:
                 break
+            self._sleep_until(end)
         self._sleep_until(time.monotonic() + _LINGER_S)
 
     def close(self) -> None:
@@ -188,7 +189,8 @@ class Player:
             "published": self.published,
         }
 
-    def _play_once(self) -> None:
+    def _play_once(self) -> float:
+        """Publish from the beginning to the end; return when the next pass is due, by the monotonic clock."""
         source, rate = self._source, self._arguments.rate
         start, start_ns = time.monotonic(), time.time_ns()
         if self._clock:
@@ -196,7 +198,7 @@ class Player:
         # On simulated time the stamps keep their rhythm, and the time goes faster or slower.
         pace = 1.0 if self._clock else rate
         first_ns: int | None = None
-        count, shown = 0, start
+        count, shown, due = 0, start, start
         for message in source.messages():
             if message.topic not in self._publishers:
                 continue
@@ -225,6 +227,7 @@ class Player:
             raise SourceError(f"{self._arguments.source}: not one message could be played")
         if sys.stderr.isatty():
             print(f"\r  played {count}/{source.count or count} ", file=sys.stderr)
+        return due + source.period_ns / 1e9 / rate
 
     def _sleep_until(self, due: float) -> None:
         """Sleep until a moment of the monotonic clock, and keep the simulated time going meanwhile."""

@@ -27,6 +27,8 @@ BAG_FILES = (".db3", ".mcap")
 # What a camera's side of a recording consists of; the rest of a bag would talk into the live system.
 CAMERA_TYPES = (*messages.IMAGE_TYPES, "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage")
 _JPEG_QUALITY = 90
+# How long the only image of a bag lasts when the bag is looped.
+_LONE_IMAGE_NS = 100_000_000
 _AS_THEY_ARE = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 
 
@@ -68,6 +70,7 @@ class Source(Protocol):
     Attributes:
         topics: what it publishes, by absolute name.
         start_ns: when it begins, nanoseconds on its own clock.
+        period_ns: how long the last message lasts before the source may begin again.
         count: how many messages it has; 0 where that is not known.
         has_stamps: whether its stamps say when the images were taken; else they only give the rhythm.
         unreadable: how many images could not be read so far.
@@ -75,6 +78,7 @@ class Source(Protocol):
 
     topics: dict[str, Topic]
     start_ns: int
+    period_ns: int
     count: int
     has_stamps: bool
     unreadable: int
@@ -164,6 +168,8 @@ class BagSource:
             self.topics[name] = Topic(kind, is_latched(connection))
         self.start_ns = bag.start_time
         self.count = sum(connection.msgcount for connection in self._connections)
+        frames = max((c.msgcount for c in self._connections), default=0)
+        self.period_ns = round(bag.duration / (frames - 1)) if frames > 1 else _LONE_IMAGE_NS
 
     def messages(self) -> Iterator[Message]:
         """Read from the beginning."""
@@ -220,6 +226,7 @@ class FolderSource:
             raise SourceError(f"{folder} is no bag and holds no images ({', '.join(PICTURES)})")
         self._camera = camera
         self._fps = fps
+        self.period_ns = round(1e9 / fps)
         self.topics = camera.topics
         self.count = len(self._files)
         self.unreadable = 0
@@ -260,6 +267,7 @@ class VideoSource:
         self._file = file
         self._camera = camera
         self._fps = fps or rate
+        self.period_ns = round(1e9 / self._fps)
         self.topics = camera.topics
         self.count = max(0, int(count))
 
