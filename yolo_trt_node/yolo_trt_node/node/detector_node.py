@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -27,12 +29,15 @@ from yolo_trt_node.detector import Detector, ModelError
 from yolo_trt_node.detector.engines import cancel_builds
 from yolo_trt_node.node import parameters
 from yolo_trt_node.node.camera import Camera, ImageMessage
+from yolo_trt_node.node.ground import GroundProjection
 from yolo_trt_node.node.health import Health
 from yolo_trt_node.node.life_cycle import Transitions
 from yolo_trt_node.node.messages import label_info, vision_info
 from yolo_trt_node.node.pipeline import Pipeline
 from yolo_trt_node.node.qos import create_publisher, latched_qos
+from yolo_trt_node.node.transforms import TransformListener
 from yolo_trt_node.node.worker import Worker
+from yolo_trt_node.tracking import Tracker
 
 # Most cameras are 16:9; a first frame of another aspect compiles its own input shape when it comes.
 WARM_UP_SIZE = (720, 1280)
@@ -75,6 +80,7 @@ class DetectorNode(LifecycleNode):
         ``image`` in, ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``;
         ``detections`` out, ``vision_msgs/Detection2DArray``, reliable, one message an image, with its header;
         ``annotated`` out, ``sensor_msgs/Image``, built only while somebody listens;
+        ``detections_3d`` out, ``vision_msgs/Detection3DArray``, where ``ground_frame`` is set;
     and for all cameras ``label_info`` and ``vision_info`` out, latched.
 
     Threads: the executor's only stores images and answers services; "inference" (`Worker`) does all that
@@ -96,6 +102,9 @@ class DetectorNode(LifecycleNode):
         self._cameras: list[Camera] = []
         self._worker: Worker[ImageMessage] | None = None
         self._outputs: dict[str, LifecyclePublisher] = {}
+        self._transforms: TransformListener | None = None
+        # Of all cameras and for the node's whole life: an id never comes to mean another object.
+        self._track_ids = itertools.count(1)
         self._timers_active: list[Timer] = []
         self._health = Health(self)
         self._log_handler = RosLog(self, self._health)
@@ -185,6 +194,7 @@ class DetectorNode(LifecycleNode):
             complaints = "; ".join(self._complaints.values())
         if complaints:
             raise ValueError(f"{complaints}. Set it (`ros2 param set`) and configure again")
+        parameters.check(given)
         if not given["model"]:
             raise ValueError(
                 "no model: set the parameter model to the path of an ONNX file (model:=/path/to/model.onnx "
@@ -215,6 +225,7 @@ class DetectorNode(LifecycleNode):
                 transport=str(given["image_transport"]),
                 reliability=str(given["image_reliability"]),
                 live=self._live,
+                projected=parameters.ground_settings(given) is not None,
             )
             self._cameras.append(camera)
         with self._lock:
@@ -236,10 +247,11 @@ class DetectorNode(LifecycleNode):
         self._worker = Worker(
             pipeline.process,
             sources=len(self._cameras),
-            batch=self._detector.options.max_batch,
+            batch=self._detector.card.fixed_batch or self._detector.options.max_batch,
             window_s=lambda: self._live.batch_window_s,
         )
         try:
+            self._track_and_project()
             for number, camera in enumerate(self._cameras):
                 camera.open(partial(self._worker.put, number))
         except Exception:
@@ -257,12 +269,34 @@ class DetectorNode(LifecycleNode):
                 f"publishing {camera.outputs['detections'].topic_name}"
             )
 
+    def _track_and_project(self) -> None:
+        """Give the cameras what the parameters ask for beyond detections."""
+        tracking = parameters.tracker_options(self._given)
+        ground = parameters.ground_settings(self._given)
+        if ground is not None:
+            self._transforms = TransformListener(self, self._flush_ground)
+        for camera in self._cameras:
+            camera.tracker = None if tracking is None else Tracker(tracking, self._track_ids)
+            if ground is not None and self._transforms is not None:
+                publisher = camera.outputs["detections_3d"]
+                camera.ground = GroundProjection(
+                    self, camera.topic, publisher, self._transforms.buffer, ground
+                )
+
+    def _flush_ground(self) -> None:
+        for camera in self._cameras:
+            if camera.ground is not None:
+                camera.ground.flush()
+
     def _deactivate(self) -> None:
         self._health.watches([])
         # First the sources, then the worker: nothing is left that could start a frame.
         for timer in self._timers_active:
             self.destroy_timer(timer)
         self._timers_active = []
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
         for camera in self._cameras:
             camera.close()
         if self._worker is not None:
@@ -349,6 +383,8 @@ def main() -> None:
         while not stopping and rclpy.ok():
             try:
                 executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+            except _rclpy.InvalidHandle:
+                continue  # what was ready has just been destroyed by a transition
             except Exception:
                 # rclpy raises what a callback raised.
                 node.get_logger().error(f"a request failed:\n{traceback.format_exc()}")
