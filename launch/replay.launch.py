@@ -159,6 +159,8 @@ def start_replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         executable="record_bag",
         arguments=[
             str(folder / "bag"), *recorded, f"{base}/label_info", f"{base}/vision_info",
+            # Where params_file switches the ground projection on.
+            *(f"{name}/detections_3d" for name in under.values()),
             "--storage", argument(context, "storage"), "--summary", str(folder / "recorder.json"),
         ],
         parameters=[{"use_sim_time": True}],
