@@ -5,6 +5,9 @@ ros2 launch yolo_trt_node detect.launch.py model:=drone.onnx cameras:=front,down
 
 The arguments that set a parameter of the node (model, backend, cameras, transport, autostart, use_sim_time)
 are empty by default, which leaves the word to the parameter file; given, they win over it.
+
+In a container, stop it with SIGINT (`docker run --stop-signal SIGINT`, or `stop_signal: SIGINT` in a compose
+file): on SIGTERM, Docker's default, `ros2 launch` itself ends without ending its nodes.
 """
 
 from __future__ import annotations
