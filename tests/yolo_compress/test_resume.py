@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from support.trainings import EPOCHS, acting_in, killed_in, run_training
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.pruning import prune_uniformly
 from yolo_compress.run import run_recipe
-from yolo_compress.training import load_model, save_model
+from yolo_compress.training import StageTrainer, load_model, save_model
 
 LOSSES = {"cwd": {"cwd_loss"}, "logits": {"logits_loss"}, "ultralytics": {"dis_loss"}}
 LAST = Path("training") / "weights" / "last.pt"
@@ -181,3 +182,20 @@ def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: 
     again = start(0.002)
     assert "dense: resumed at epoch 2/2" in again
     assert "dense: epoch 1/2" not in again
+
+
+def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
+    train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess, spoiled = StageTrainer.preprocess_batch, []
+
+    def spoil_once(self: StageTrainer, batch: Any) -> Any:
+        batch = preprocess(self, batch)
+        if self.epoch == 1 and len(spoiled) < 4:
+            spoiled.append(batch["img"].fill_(torch.nan))
+        return batch
+
+    monkeypatch.setattr(StageTrainer, "preprocess_batch", spoil_once)
+    train_kind("cwd", tmp_path)
+    assert len(spoiled) == 4
+    assert_ended_alike("cwd", tmp_path, whole("cwd"))
