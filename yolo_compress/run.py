@@ -28,19 +28,23 @@ from rich.table import Table
 from yolo_compress.config import Recipe, Scenes
 from yolo_compress.data.dataset import generate_dataset
 from yolo_compress.data.scenes import SceneSpec
-from yolo_compress.distillation import DistillationTrainer
-from yolo_compress.errors import UserError
+from yolo_compress.distillation import distil
+from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.evaluation import Accuracy, Latency, beside, evaluate_onnx, measure_latency, read_split
 from yolo_compress.export import export_onnx, update_card, versions
-from yolo_compress.pruning import count_macs, count_params, prune_to_macs
-from yolo_compress.sparsity import SparsityTrainer
-from yolo_compress.training import Setting, StageTrainer, load_model, save_model
+from yolo_compress.pruning import Bench, count_macs, count_params, prune
+from yolo_compress.sparsity import sparsify
+from yolo_compress.training import Setting, StageTrainer, check_device, load_model, save_model, train
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
 RECORD = "stage.json"
+# Hash of the inputs of a stage that has begun: what it left half done is of use to the same inputs only.
+BEGUN = "inputs.sha256"
+# A stage's model, and what only this stage's record says.
+Made = tuple[DetectionModel, dict[str, Any]]
 # Images a latency round; more would only repeat.
 LATENCY_IMAGES = 8
 
@@ -129,6 +133,9 @@ class Run:
         self._recipe = recipe
         self._console = console
         self._folder = recipe.output
+        for training in (recipe.teacher.train, recipe.sparsify.train, recipe.distill.train):
+            if training is not None:
+                check_device(recipe.device, training.batch)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Stages clear their folders: nothing that is not a run may be in the way.
@@ -188,48 +195,49 @@ class Run:
         _write_text(resolved, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         return resolved
 
-    def _setting(self, name: str, folder: Path) -> Setting:
-        return Setting(self._recipe, self._data, folder / "training", name, self._console)
+    def _setting(self, name: str, folder: Path, teacher: Path | None = None) -> Setting:
+        return Setting(self._recipe, self._data, folder, name, self._console, teacher)
 
-    def _teach(self, folder: Path) -> DetectionModel:
+    def _teach(self, folder: Path) -> Made:
         teacher = self._recipe.teacher
         if teacher.train is None:
-            return load_model(teacher.model)
+            return load_model(teacher.model), {}
         if teacher.model.endswith(".pt"):
             load_model(teacher.model)  # for its error, which is clearer than the trainer's
-        trainer = StageTrainer(teacher.model, teacher.train, self._setting("dense", folder))
-        trainer.train()
-        return trainer.result()
+        return train(StageTrainer, teacher.model, teacher.train, self._setting("dense", folder)), {}
 
-    def _sparsify(self, folder: Path, dense: Path) -> DetectionModel:
-        settings = self._recipe.sparsify
-        trainer = SparsityTrainer(
-            dense / CHECKPOINT, settings.train, self._setting("sparse", folder), settings.strength
-        )
-        trainer.train()
-        return trainer.result()
+    def _sparsify(self, folder: Path, dense: Path) -> Made:
+        return sparsify(dense / CHECKPOINT, self._setting("sparse", folder))
 
-    def _prune(self, _folder: Path, sparse: Path, _dense: Path) -> DetectionModel:
-        settings = self._recipe.prune
-        pruned = prune_to_macs(
-            load_model(sparse / CHECKPOINT), settings.macs, self._recipe.input_size, settings.round_to
-        )
-        self._console.print(
-            f"pruned: {pruned.ratio:.1%} of each layer's channels, "
-            f"{pruned.macs / pruned.dense_macs:.1%} of the MACs left (asked for at most {settings.macs:.1%})"
-        )
-        return pruned.model
+    def _prune(self, _folder: Path, sparse: Path, _dense: Path) -> Made:
+        recipe = self._recipe
+        with Progress(
+            console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as progress:
+            task = progress.add_task("pruned", total=None)
+            pruned = prune(
+                load_model(sparse / CHECKPOINT),
+                recipe.prune,
+                recipe.input_size,
+                seed=recipe.seed,
+                bench=Bench(
+                    self._data,
+                    recipe.evaluate.split,
+                    recipe.device,
+                    recipe.threads,
+                    recipe.evaluate.latency_rounds,
+                ),
+                progress=lambda what, done, total: progress.update(
+                    task, description=f"pruned: {what}", completed=done, total=total
+                ),
+            )
+        self._console.print(f"pruned: {pruned.summary()}", soft_wrap=True)
+        return pruned.model, pruned.record()
 
-    def _distill(self, folder: Path, pruned: Path, dense: Path) -> DetectionModel:
-        trainer = DistillationTrainer(
-            pruned / CHECKPOINT, dense / CHECKPOINT, self._recipe.distill, self._setting("distilled", folder)
-        )
-        trainer.train()
-        return trainer.result()
+    def _distill(self, folder: Path, pruned: Path, dense: Path) -> Made:
+        return distil(pruned / CHECKPOINT, self._setting("distilled", folder, teacher=dense / CHECKPOINT)), {}
 
-    def _stage(
-        self, name: str, parents: Sequence[Path], section: Any, work: Callable[..., DetectionModel]
-    ) -> Path:
+    def _stage(self, name: str, parents: Sequence[Path], section: Any, work: Callable[..., Made]) -> Path:
         """Do one stage unless it is done already; return its folder."""
         folder = self._folder / name
         recipe = self._recipe
@@ -247,17 +255,21 @@ class Run:
         if read_record(folder).get("inputs") == inputs and (folder / CHECKPOINT).is_file():
             self._console.print(f"{name}: done before, skipped")
         else:
-            self._do_stage(folder, name, inputs, lambda: work(folder, *parents))
+            with explained_disk_errors(folder):
+                self._do_stage(folder, name, inputs, lambda: work(folder, *parents))
         self._measure_accuracy(folder, dense=parents[-1] if parents else None)
         return folder
 
-    def _do_stage(self, folder: Path, name: str, inputs: str, work: Callable[[], DetectionModel]) -> None:
+    def _do_stage(self, folder: Path, name: str, inputs: str, work: Callable[[], Made]) -> None:
         recipe = self._recipe
         started = time.monotonic()
-        # What an interrupted attempt left is of no use to the next.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        model = work()
+        begun = folder / BEGUN
+        if not begun.is_file() or begun.read_text(encoding="utf-8") != inputs:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            _write_text(begun, inputs)
+        model, facts = work()
         save_model(model, folder / CHECKPOINT)
         # The trainer's own checkpoints: its last epoch is what was just saved.
         shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
@@ -280,6 +292,7 @@ class Run:
                 "input_size": recipe.input_size,
                 "params": count_params(model),
                 "gmacs": count_macs(model, recipe.input_size) / 1e9,
+                **facts,
             },
         )
 

@@ -9,7 +9,7 @@ that have one. What it shrinks is the importance ``gamma_group`` that pruning ra
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
-from yolo_compress.config import Prune, Sparsify
+from yolo_compress.config import Prune
 from yolo_compress.pruning.importance import group_norm
 from yolo_compress.pruning.surgery import coupled_gammas
-from yolo_compress.training import Setting, StageTrainer
+from yolo_compress.training import Setting, StageTrainer, train, write_file
 
+from ultralytics.nn.tasks import DetectionModel  # isort: skip
+from ultralytics.utils import RANK  # isort: skip
 from ultralytics.utils.torch_utils import unwrap_model  # isort: skip
 
 GAMMAS_JSON = "gammas.json"
@@ -48,7 +50,7 @@ def soft_threshold(gammas: torch.Tensor, threshold: float) -> torch.Tensor:
 
 
 def penalty_gradient(gammas: torch.Tensor) -> torch.Tensor:
-    """Return a subgradient of ``sqrt(L) ||gamma||_2`` for each column of L x W: the sign for L = 1, 0 at 0."""
+    """Return a subgradient of ``sqrt(L) ||gamma||_2`` for each column of L x W: the sign where L is 1."""
     norm = group_norm(gammas)
     return gammas / torch.where(norm > 0, norm, torch.ones_like(norm))
 
@@ -156,39 +158,71 @@ class SparsityTrainer(StageTrainer):
     """Trains with a penalty on the scales of the channels that pruning can remove, and on nothing else.
 
     Attributes:
-        gammas: what the scales did, epoch by epoch; plain values, so that a checkpoint can hold it.
+        gammas: what the scales did: `distribution` before the training and after each epoch.
     """
 
-    def __init__(self, model: str | Path, settings: Sparsify, setting: Setting) -> None:
-        super().__init__(model, settings.train, setting)
-        self._sparsify = settings
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.gammas: list[dict[str, Any]] = []
-        self.add_callback("on_train_start", lambda trainer: trainer.note_gammas(trainer.start_epoch))
-        self.add_callback("on_train_epoch_start", lambda trainer: trainer.update_penalty())
-        self.add_callback("on_train_epoch_end", lambda trainer: trainer.note_gammas(trainer.epoch + 1))
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return the record of the scales."""
+        return {"gammas": self.gammas}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up the record of the scales."""
+        self.gammas = state["gammas"]
 
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Build the stock optimizer and hang the penalty on it."""
         optimizer = super().build_optimizer(model, *args, **kwargs)
-        model = unwrap_model(model)
-        self._scales = prunable_scales(model)
-        self._penalty = GammaPenalty(model, self._scales, self._sparsify.mode, 0.0)
+        bare = unwrap_model(model)  # in a distributed training it is wrapped
+        self._scales = prunable_scales(bare)
+        self._penalty = GammaPenalty(bare, self._scales, self.job.recipe.sparsify.mode, rate=0.0)
         self._penalty.attach(optimizer)
         return optimizer
 
-    def update_penalty(self) -> None:
-        """Follow the schedule at the start of an epoch."""
-        self._penalty.rate = penalty_rate(
-            self._sparsify.schedule, self._sparsify.strength, self.epoch, self.epochs
-        )
+    def on_train_start(self) -> None:
+        """Note the scales that the training starts from."""
+        super().on_train_start()
+        if self.start_epoch == 0:
+            self._note_gammas(0)
 
-    def note_gammas(self, epoch: int) -> None:
-        """Note the distribution of the scales after ``epoch`` epochs, unless that is noted already.
+    def on_train_epoch_start(self) -> None:
+        """Follow the schedule."""
+        super().on_train_epoch_start()
+        settings = self.job.recipe.sparsify
+        self._penalty.rate = penalty_rate(settings.schedule, settings.strength, self.epoch, self.epochs)
 
-        Of the average that becomes the result: it is what pruning will see.
-        """
-        if self.ema and all(entry["epoch"] != epoch for entry in self.gammas):
-            self.gammas.append({"epoch": epoch, **distribution(self.ema.ema, self._scales)})
+    def on_train_epoch_end(self) -> None:
+        """Note what became of the scales."""
+        super().on_train_epoch_end()
+        self._note_gammas(self.epoch + 1)
+
+    def _note_gammas(self, epochs: int) -> None:
+        if RANK not in (-1, 0):
+            return
+        # Of the average, which becomes the result: it is what pruning will see.
+        self.gammas.append({"epoch": epochs, **distribution(self.ema.ema, self._scales)})
+        write_file(self.save_dir.parent / GAMMAS_JSON, json.dumps({"epochs": self.gammas}).encode())
+
+
+def sparsify(model: Path, setting: Setting) -> tuple[DetectionModel, dict[str, Any]]:
+    """Train a model towards sparsity, write what its scales did, and say so where they have not separated.
+
+    Args:
+        model: checkpoint of the dense model.
+        setting: for the rest see ``training.train``.
+
+    Returns:
+        The trained model, and the entry ``gammas`` for the stage's record.
+    """
+    trained = train(SparsityTrainer, model, setting.recipe.sparsify.train, setting)
+    history = json.loads((setting.folder / GAMMAS_JSON).read_text(encoding="utf-8"))["epochs"]
+    entry = write_gammas(setting.folder, history, trained, setting.recipe.prune)
+    if entry["warning"]:
+        setting.console.print(f"[yellow]warning:[/yellow] {entry['warning']}", soft_wrap=True)
+    return trained, {"gammas": entry}
 
 
 @torch.no_grad()
@@ -241,8 +275,8 @@ def expected_share(prune: Prune) -> float:
 
 @torch.no_grad()
 def write_gammas(
-    folder: Path, history: Sequence[dict[str, Any]], model: nn.Module, prune: Prune
-) -> tuple[dict[str, Any], str | None]:
+    folder: Path, history: Sequence[dict[str, Any]], model: DetectionModel, prune: Prune
+) -> dict[str, Any]:
     """Write the record of the scales and its picture into a stage's folder.
 
     Args:
@@ -252,8 +286,8 @@ def write_gammas(
         prune: the recipe's section, for the cut at which the scales should have separated.
 
     Returns:
-        An entry for the stage's record (``json``, ``picture``, ``contrast``, ``warning``), and the warning
-        where the scales have not separated.
+        An entry for the stage's record: the names of the two files, ``contrast``, and ``warning``: a sentence
+        where the scales have not separated, None where they have.
     """
     norms = [group_norm(group.read(model)).double().cpu().numpy() for group in prunable_scales(model)]
     kept = expected_share(prune)
@@ -261,15 +295,14 @@ def write_gammas(
     warning = None
     if value > SEPARATED:
         warning = (
-            f"the BatchNorm scales have not separated: the {1 - kept:.0%} of the channels that pruning will "
-            f"remove are still {value:.0%} as large as the rest (below {SEPARATED:.0%} is good), so removing "
-            "them will cost accuracy. Raise sparsify.strength or sparsify.train.epochs"
+            f"the BatchNorm scales have not separated: those of the {1 - kept:.0%} of the channels that "
+            f"pruning will remove have {value:.0%} of the others' size (below {SEPARATED:.0%} is good), so "
+            "removing them will cost accuracy. Raise sparsify.strength or sparsify.train.epochs"
         )
     record = {"quantiles": QUANTILES, "kept": kept, "contrast": value, "epochs": list(history)}
-    (folder / GAMMAS_JSON).write_text(json.dumps(record), encoding="utf-8")
+    write_file(folder / GAMMAS_JSON, json.dumps(record).encode())
     draw_gammas(history, folder / GAMMAS_PICTURE)
-    entry = {"json": GAMMAS_JSON, "picture": GAMMAS_PICTURE, "contrast": value, "warning": warning}
-    return entry, warning
+    return {"json": GAMMAS_JSON, "picture": GAMMAS_PICTURE, "contrast": value, "warning": warning}
 
 
 def draw_gammas(history: Sequence[dict[str, Any]], path: Path) -> None:
@@ -305,7 +338,10 @@ def draw_gammas(history: Sequence[dict[str, Any]], path: Path) -> None:
         )
         by_layer.plot([], [], color=colour, linewidth=3, label=f"epoch {entry['epoch']}")
     by_layer.set(
-        ylabel="|gamma|", title="by layer: first to ninth decile, and median", ylim=(0, None), xlim=(-1, len(layers))
+        ylabel="|gamma|",
+        title="by layer: first to ninth decile, and median",
+        ylim=(0, None),
+        xlim=(-1, len(layers)),
     )
     by_layer.set_xticks(places, [layer.removeprefix("model.").removesuffix(".bn") for layer in layers])
     by_layer.tick_params(axis="x", labelrotation=90, labelsize=7)

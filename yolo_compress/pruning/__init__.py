@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +31,13 @@ from yolo_compress.training import save_model
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 from ultralytics.utils.torch_utils import select_device  # isort: skip
 
-__all__ = ["Bench", "Pruned", "count_macs", "count_params", "prune"]
+__all__ = ["Bench", "Pruned", "count_macs", "count_params", "prune", "prune_uniformly"]
 
 # Images a latency round, and how often a latency search may measure: each measurement costs an export.
 LATENCY_IMAGES = 4
 LATENCY_MEASUREMENTS = 10
+# Where nothing is counted at an input size, any will do.
+_ANY_SIZE = 64
 
 
 # Called with what is being measured, steps done, steps in all.
@@ -82,6 +85,15 @@ class Pruned:
     def within_tolerance(self) -> bool:
         """Whether the target is met to within 2 % of itself."""
         return abs(self.reached - self.target) <= budget.TOLERANCE * self.target
+
+    def record(self) -> dict[str, Any]:
+        """Return the entries for the stage's record: plain values."""
+        return {
+            "pruning": {"kind": self.kind, "target": self.target, "reached": self.reached},
+            "channels": [
+                {"layer": layer, "before": before, "after": after} for layer, before, after in self.channels
+            ],
+        }
 
     def summary(self) -> str:
         """Say in a sentence what was asked for and what came out."""
@@ -165,6 +177,26 @@ def prune(
     return Pruned(pruned, kind, target, reached, _channels(model, pruned))
 
 
+def prune_uniformly(model: DetectionModel, ratio: float, round_to: int = 8) -> DetectionModel:
+    """Take the same share of channels from every layer, as the paper does: the smallest BatchNorm scales.
+
+    Args:
+        model: as for `prune`.
+        ratio: share of channels to remove, between 0 and 1.
+        round_to: what stays in a layer is a multiple of this (rounded down), and at least this.
+    """
+    settings = Prune.model_validate(
+        {
+            "target": {"channels": 1 - ratio},
+            "importance": "gamma",
+            "round_to": round_to,
+            "min_width": round_to,
+            "max_ratio": 1 - 1e-9,
+        }
+    )
+    return prune(model, settings, _ANY_SIZE).model
+
+
 def _ranked(surgery: Surgery, scores: Sequence[torch.Tensor]) -> list[NDArray[np.float64]]:
     """Return the importances of each unit in descending order; for tied groups their mean at each rank."""
     return [
@@ -195,9 +227,12 @@ def _sensitivity(
         for key, value in calibration_batch(bench.data, images, input_size).items()
     }
     surgery.model.to(device)
-    return measure_sensitivity(
-        surgery, scores, batch, progress and (lambda done, total: progress("sensitivity", done, total))
-    )
+
+    def report(done: int, total: int) -> None:
+        if progress:
+            progress("sensitivity", done, total)
+
+    return measure_sensitivity(surgery, scores, batch, report)
 
 
 def _meet_count(

@@ -123,7 +123,7 @@ def sensitivity_path(
         trials = np.repeat(plan[None], len(open_units), axis=0)
         trials[np.arange(len(open_units)), open_units] = next_kept[open_units]
         saved = cost(plan[None])[0] - cost(trials)
-        harm = np.array([loss(u, next_kept[u]) - loss(u, plan[u]) for u in open_units])
+        harm = np.array([loss(u, int(next_kept[u])) - loss(u, int(plan[u])) for u in open_units.tolist()])
         # Of steps that harm equally little (several at 0), the one that saves most.
         chosen = np.lexsort((-saved, harm / saved))[0]
         plan = trials[chosen]
@@ -173,7 +173,7 @@ def fill_up(
     plan = plan.copy()
     while True:
         steps = np.minimum((plan // round_to + 1) * round_to, larger)
-        for unit in sorted(np.flatnonzero(plan < larger), key=lambda u: -gain(u, plan[u])):
+        for unit in sorted(np.flatnonzero(plan < larger).tolist(), key=lambda u: -gain(u, int(plan[u]))):
             trial = plan.copy()
             trial[unit] = steps[unit]
             if cost(trial[None])[0] <= limit:
@@ -196,7 +196,7 @@ def single_steps(path: Plans, round_to: int, gain: Callable[[int, int], float]) 
         while (plans[-1] > smaller).any():
             plan = plans[-1].copy()
             below = np.maximum((plan - 1) // round_to * round_to, smaller)
-            unit = min(np.flatnonzero(plan > smaller), key=lambda u: gain(u, below[u]))
+            unit = min(np.flatnonzero(plan > smaller).tolist(), key=lambda u: gain(u, int(below[u])))
             plan[unit] = below[unit]
             plans.append(plan)
     return np.stack(plans)

@@ -60,9 +60,7 @@ def importances(surgery: Surgery, kind: Importance, seed: int = 0) -> list[torch
     return [_importance(surgery.model, group, kind, generator) for group in surgery.groups]
 
 
-def _importance(
-    model: nn.Module, group: Group, kind: Importance, generator: torch.Generator
-) -> torch.Tensor:
+def _importance(model: nn.Module, group: Group, kind: Importance, generator: torch.Generator) -> torch.Tensor:
     if kind == "random":
         return torch.rand(group.width, generator=generator)
     if kind in ("gamma", "gamma_group"):

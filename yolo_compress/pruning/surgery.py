@@ -65,7 +65,7 @@ class SplitC2f(nn.Module):
                 "both must keep the same number to be merged"
             )
         # Built empty and filled: the constructor's own layers would have the widths of an unpruned block.
-        block = self._stock.__new__(self._stock)
+        block: Any = object.__new__(self._stock)
         nn.Module.__init__(block)
         block.c = width
         block.cv1 = _conv_concat(self.cv1_pass, self.cv1_chain)
@@ -169,7 +169,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that residual sums, concatenations and BatchNorms couple: channel i goes everywhere or nowhere.
+    """Channels coupled by residual sums, concatenations and BatchNorms: each goes everywhere or nowhere.
 
     Attributes:
         root: name of the convolution that the group starts from.

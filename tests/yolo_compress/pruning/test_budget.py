@@ -128,9 +128,7 @@ def test_sensitivity_spends_where_it_hurts_least() -> None:
 def test_sensitivity_counts_harm_for_each_unit_of_cost() -> None:
     """Equal harm, but a channel of the second layer costs three times as much: it goes first."""
     losses = np.array([[0, 1, 2, 3, 4.0]] * 2)
-    path = sensitivity_path(
-        (32, 32), np.array([8, 8]), 8, losses, lambda plans: plans @ np.array([1.0, 3.0])
-    )
+    path = sensitivity_path((32, 32), np.array([8, 8]), 8, losses, lambda plans: plans @ np.array([1.0, 3.0]))
     assert path.tolist() == [[32, 32], [32, 24], [32, 16], [32, 8], [24, 8], [16, 8], [8, 8]]
 
 

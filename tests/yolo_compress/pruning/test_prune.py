@@ -113,7 +113,9 @@ def test_chance_prunes_to_the_same_sizes_with_the_recipes_seed() -> None:
 
 
 def test_unreachable_target_says_what_is_reachable() -> None:
-    with pytest.raises(UserError, match=r"prune\.target\.macs: 0\.001 .*the least is 0\.\d+.*prune\.round_to"):
+    with pytest.raises(
+        UserError, match=r"prune\.target\.macs: 0\.001 .*the least is 0\.\d+.*prune\.round_to"
+    ):
         prune(make_model(), settings({"macs": 0.001}), 64)
 
 
@@ -150,7 +152,9 @@ def test_latency_is_searched_by_measuring_candidates_beside_the_dense_model(
         return [Latency(ms=size / 1e6, ratio=size / sizes[0]) for size in sizes]
 
     monkeypatch.setattr(pruning, "measure_latency", measure)
-    monkeypatch.setattr(pruning, "export_onnx", lambda source, target, _: target.write_bytes(source.read_bytes()))
+    monkeypatch.setattr(
+        pruning, "export_onnx", lambda source, target, _: target.write_bytes(source.read_bytes())
+    )
     bench = Bench(dataset, threads=1, rounds=3)
     pruned = prune(make_model(), settings({"latency": 0.5}, backend="onnxruntime"), 64, bench=bench)
     assert 0.49 <= pruned.reached <= 0.5
