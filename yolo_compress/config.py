@@ -113,7 +113,7 @@ class Dense(Section):
             )
         if self.width is not None and self.model.endswith(".pt"):
             raise ValueError(
-                f"`width` builds a new architecture, but {self.model!r} is a checkpoint whose width is settled"
+                f"`width` builds a new architecture, but {self.model!r} is a checkpoint of settled width"
             )
         return self
 
@@ -165,9 +165,7 @@ class Evaluate(Section):
 class Recipe(Section):
     """A whole compression run: the dense detector, then each stage that is not left out."""
 
-    output: Path = Field(
-        description="folder of the run; {model} and {input_size} stand for the recipe's own"
-    )
+    output: Path = Field(description="folder of the run; {model} and {input_size} stand for the recipe's own")
     seed: int = Field(0, ge=0, description="seed of all training")
     device: str = Field("cpu", description="as Ultralytics names it: cpu, 0, mps; 0,1 for two GPUs")
     amp: bool = Field(False, description="mixed precision, on devices that have it")
@@ -176,7 +174,9 @@ class Recipe(Section):
     cache: bool = Field(True, description="keep the decoded images in memory")
     input_size: int = Field(640, description="side of the square network input in pixels, a multiple of 32")
     data: Data
-    teacher: Dense = Field(description="the dense detector: what is compressed, and the distillation's teacher")
+    teacher: Dense = Field(
+        description="the dense detector: what is compressed, and the distillation's teacher"
+    )
     sparsify: Sparsify | None = Field(None, description="leave out to prune the dense model as it is")
     prune: Prune | None = Field(None, description="leave out to prune nothing")
     student: Dense | None = Field(
@@ -201,7 +201,7 @@ class Recipe(Section):
     def _stages_fit(self) -> Recipe:
         if self.student and (self.sparsify or self.prune):
             raise ValueError(
-                "`student` takes the place of the pruned model: set sparsify and prune to null, or leave it out"
+                "`student` takes the place of the pruned model: set sparsify and prune to null, or drop it"
             )
         if self.student and self.distill is None:
             raise ValueError("`student` is there to be distilled into: say in `distill` how")
@@ -319,7 +319,7 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Arms:
         for key in changes:
             if key.partition(".")[0] not in ARM_KEYS:
                 raise UserError(
-                    f"{path}: the arm {name} changes {key}, but arms may differ in {', '.join(ARM_KEYS)} only; "
+                    f"{path}: the arm {name} changes {key}, but arms differ only in {', '.join(ARM_KEYS)}; "
                     "what holds for all belongs under `set:`"
                 )
         arm = deepcopy(shared)
@@ -350,10 +350,12 @@ def _recipe(content: dict[str, Any], what: str) -> Recipe:
     """Validate a recipe and fill the placeholders of its output folder."""
     recipe = _validate(Recipe, content, what)
     try:
-        output = str(recipe.output).format(model=Path(recipe.teacher.model).stem, input_size=recipe.input_size)
+        output = str(recipe.output).format(
+            model=Path(recipe.teacher.model).stem, input_size=recipe.input_size
+        )
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
-            f"{what} does not fit:\n  output: {str(recipe.output)!r} may hold {{model}} and {{input_size}} only"
+            f"{what} does not fit:\n  output: may hold {{model}} and {{input_size}}, not what {str(recipe.output)!r} does"
         ) from error
     return recipe.model_copy(update={"output": Path(output)})
 

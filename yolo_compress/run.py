@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -46,8 +45,8 @@ RECIPE = "recipe.yaml"
 COMMANDS = "commands.txt"
 # Images a latency round; more would only repeat.
 LATENCY_IMAGES = 8
-# What training needs on the disk, in bytes a parameter: two checkpoints (the old one stays until the new one is
-# whole) of weights, their average and two moments of the optimizer, all fp32.
+# What training needs on the disk, in bytes a parameter: two checkpoints (the old one stays until the new one
+# is whole) of weights, their average and two moments of the optimizer, all fp32.
 TRAINING_BYTES = 2 * 16
 # What a finished stage keeps: checkpoint and ONNX file, fp32.
 KEPT_BYTES = 2 * 4
@@ -213,8 +212,10 @@ def run_stage(recipe: Recipe, name: str, checkpoints: Sequence[Path], console: C
     """
     stage = next((stage for stage in plan(recipe) if stage.name == name), None)
     if stage is None:
-        raise UserError(f"the recipe leaves out the stage {name}; its stages are "
-                        + ", ".join(stage.name for stage in plan(recipe)))
+        raise UserError(
+            f"the recipe leaves out the stage {name}; its stages are "
+            + ", ".join(stage.name for stage in plan(recipe))
+        )
     for checkpoint in checkpoints:
         load_model(checkpoint)  # for its error, which is clearer than the trainer's
     claim_folder(recipe.output, RECIPE, recipe)
@@ -351,10 +352,10 @@ class StageWorker:
         )
         trainer: StageTrainer
         match section:
-            case Dense(train=None):
-                return load_model(section.model)
-            case Dense(train=training):
-                trainer = StageTrainer(_architecture_file(section, folder), training, setting)
+            case Dense():
+                if section.train is None:
+                    return load_model(section.model)
+                trainer = StageTrainer(_architecture_file(section, folder), section.train, setting)
             case Sparsify():
                 trainer = SparsityTrainer(checkpoints[0], section.train, setting, section.strength)
             case Distill():
@@ -509,8 +510,7 @@ def _layers(dense: Dense) -> dict[str, Any]:
 
 
 def _architecture_file(dense: Dense, folder: Path) -> str:
-    """Return what the trainer starts from: a checkpoint, or an architecture, one of our own where it has a
-    width of its own."""
+    """Return what the trainer starts from: a checkpoint, or an architecture, ours where the width is."""
     if dense.model.endswith(".pt"):
         load_model(dense.model)  # for its error, which is clearer than the trainer's
         return dense.model

@@ -50,7 +50,9 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> Source:
     """
     splits = sorted({"train", "val", recipe.evaluate.split})
     scenes, limit = recipe.data.scenes, recipe.data.limit
-    given = recipe.data.yaml if scenes is None else _generate(scenes, recipe.threads, folder / "data", console)
+    given = (
+        recipe.data.yaml if scenes is None else _generate(scenes, recipe.threads, folder / "data", console)
+    )
     assert given is not None  # one of the two, says the recipe's validation
     read = {split: read_split(given, split) for split in splits}
     content = yaml.safe_load(given.read_text(encoding="utf-8"))
