@@ -355,7 +355,8 @@ def _recipe(content: dict[str, Any], what: str) -> Recipe:
         )
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
-            f"{what} does not fit:\n  output: may hold {{model}} and {{input_size}}, not what {str(recipe.output)!r} does"
+            f"{what} does not fit:\n"
+            f"  output: may hold {{model}} and {{input_size}}, not what {str(recipe.output)!r} does"
         ) from error
     return recipe.model_copy(update={"output": Path(output)})
 

@@ -240,7 +240,7 @@ def claim_folder(folder: Path, document: str, content: Section) -> None:
         # Stages clear their folders: nothing that is not a run may be in the way.
         if any(folder.iterdir()) and not (folder / document).is_file():
             raise UserError(f"{folder} holds other files; choose an empty or new folder as output")
-        _write_text(folder / document, yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False))
+        write_text(folder / document, yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False))
         with (folder / COMMANDS).open("a", encoding="utf-8") as commands:
             commands.write(f"{_now()}  {command_line()}\n")
     except OSError as error:
@@ -281,8 +281,7 @@ class StageWorker:
         todo = [stage for stage in stages if not (self._folder_of(stage) / RECORD).is_file()]
         if not todo:
             return
-        largest = max(count_params(architecture(stage.recipe.teacher)) for stage in todo)
-        needed = largest * (TRAINING_BYTES + KEPT_BYTES * len(todo))
+        needed = space_needed(todo)
         free = shutil.disk_usage(self._recipe.output).free
         if free < needed:
             raise UserError(
@@ -411,7 +410,7 @@ class StageWorker:
         """Write into the exported model how well it does, and what it was made from at which cost."""
         after = read_record(folder)
         split = self._recipe.evaluate.split
-        accuracy = _accuracy_of(after)
+        accuracy = accuracy_of(after)
         changes: dict[str, Any] = {
             "accuracy": {**accuracy.summary(), "dataset": self.source.name, "split": split}
         }
@@ -477,12 +476,29 @@ def stage_result(folder: Path) -> StageResult:
         onnx=folder / ONNX,
         params=record["params"],
         gmacs=record["gmacs"],
-        accuracy=_accuracy_of(record),
+        accuracy=accuracy_of(record),
         latency=Latency(**_without(record["latency"], "of")),
     )
 
 
-def _accuracy_of(record: Mapping[str, Any]) -> Accuracy:
+def space_needed(stages: Sequence[Stage]) -> int:
+    """Return about how many bytes doing these stages needs on the disk.
+
+    Raises:
+        UserError: a dense model cannot be loaded.
+    """
+    models = {
+        (section.model, section.width): section
+        for stage in stages
+        for section in (stage.recipe.teacher, stage.recipe.student)
+        if section is not None
+    }
+    params = max(count_params(architecture(section)) for section in models.values())
+    return params * (TRAINING_BYTES + KEPT_BYTES * len(stages))
+
+
+def accuracy_of(record: Mapping[str, Any]) -> Accuracy:
+    """Return the accuracy that a stage's record tells of."""
     return Accuracy.from_record(_without(record["accuracy"], "of"))
 
 
@@ -519,7 +535,7 @@ def _architecture_file(dense: Dense, folder: Path) -> str:
         return dense.model
     # The name decides on the scale that Ultralytics takes.
     path = folder / Path(dense.model).name
-    _write_text(path, yaml.safe_dump({k: v for k, v in layers.items() if k not in ("scale", "yaml_file")}))
+    write_text(path, yaml.safe_dump({k: v for k, v in layers.items() if k not in ("scale", "yaml_file")}))
     return str(path)
 
 
@@ -532,10 +548,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    _write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a file in one step: it is there whole, or as it was."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")

@@ -28,12 +28,13 @@ from yolo_compress.demo import real
 from yolo_compress.demo.flight import RecordedFlight, Shot, generated_shots, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly
-from yolo_compress.demo.report import Rows, flight_table, percent, write_report
+from yolo_compress.demo.report import flight_table, write_report
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, Found, score
 from yolo_compress.export import export_onnx
 from yolo_compress.pruning import count_macs, count_params
-from yolo_compress.run import RunResult, run_recipe
+from yolo_compress.report.page import Rows
+from yolo_compress.run import RunResult, percent, run_recipe
 from yolo_compress.training import load_model
 
 RECIPE = Path("config", "compress", "demo.yaml")
