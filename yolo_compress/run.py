@@ -52,7 +52,7 @@ TRAINING_BYTES = 2 * 16
 KEPT_BYTES = 2 * 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """One step of a plan: what is done to which models.
 
@@ -303,7 +303,7 @@ class StageWorker:
         folder = self._folder_of(stage)
         inputs = stage.inputs(checkpoints, self.source.fingerprint)
         if read_record(folder).get("inputs") == inputs and (folder / CHECKPOINT).is_file():
-            self._console.print(f"{folder.name}: done before, skipped")
+            self._console.print(f"{stage.name}: done before, skipped")
         else:
             self._do(stage, folder, inputs, checkpoints)
         self._done[stage.key] = folder
@@ -347,7 +347,7 @@ class StageWorker:
         """Return the model that a stage makes."""
         section = stage.section
         setting = Setting(
-            stage.recipe, self.source.description, folder / "training", folder.name, self._console
+            stage.recipe, self.source.description, folder / "training", stage.name, self._console
         )
         trainer: StageTrainer
         match section:
@@ -381,22 +381,22 @@ class StageWorker:
         record = read_record(folder)
         of = _hash([record["checkpoint_sha256"], settings.split, settings.iou_threshold, source.fingerprint])
         if record.get("accuracy", {}).get("of") != of:
-            accuracy = self._accuracy(folder)
+            accuracy = self._accuracy(stage.name, folder)
             record["accuracy"] = {"of": of, **dataclasses.asdict(accuracy)}
             _write_record(folder, record)
             self._console.print(
-                f"{folder.name}: {record['params']:,} parameters, {record['gmacs']:.3f} GMACs, "
+                f"{stage.name}: {record['params']:,} parameters, {record['gmacs']:.3f} GMACs, "
                 f"AP50 {percent(accuracy.ap50)}, AP {percent(accuracy.ap)} ({record['seconds']:.0f} s)"
             )
         self._tell_card(stage, folder)
         return folder
 
-    def _accuracy(self, folder: Path) -> Accuracy:
+    def _accuracy(self, name: str, folder: Path) -> Accuracy:
         settings = self._recipe.evaluate
         with Progress(
             console=self._console, transient=True, disable=not self._console.is_terminal
         ) as progress:
-            task = progress.add_task(f"{folder.name}: accuracy", total=None)
+            task = progress.add_task(f"{name}: accuracy", total=None)
             return evaluate_model(
                 folder / ONNX,
                 self.source.description,
