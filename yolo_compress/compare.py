@@ -268,7 +268,7 @@ def run_comparison(arms: Arms, console: Console) -> Comparison:
     worker = StageWorker(arms.base, console, lambda stage: _folder(output, stage))
     shown = _shown(arms)
     seeds = arms.comparison.seeds
-    worker.require_space(
+    worker.require(
         [stage for seed in seeds for recipe in shown.values() for stage in plan(_seeded(recipe, seed))]
     )
     for seed in seeds:

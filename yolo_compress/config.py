@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -138,13 +138,54 @@ class Prune(Section):
 
 
 class Distill(Section):
-    """Fine-tuning of the pruned model with channel-wise distillation from the teacher."""
+    """Fine-tuning of the pruned model under the teacher."""
 
-    temperature: float = Field(1.0, gt=0, description="softens the spatial distributions that are compared")
-    weight: float = Field(
-        ge=0, description="of the distillation loss beside the detection loss; 0 is plain fine-tuning"
+    method: Literal["cwd", "logits", "ultralytics", "none"] = Field(
+        "cwd",
+        description="channel-wise distillation of the maps that feed Detect; or as controls: Detect's own "
+        "outputs, Ultralytics' distillation, plain fine-tuning",
     )
+    weight: float | None = Field(
+        None,
+        ge=0,
+        description="of the distillation loss beside the detection loss; left out: 1, and with method "
+        "ultralytics what Ultralytics has chosen",
+    )
+    temperature: float = Field(1.0, gt=0, description="softens the distributions that cwd and logits compare")
+    levels: tuple[
+        Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
+    ] = Field((1.0, 1.0, 1.0), description="weights of the maps P3, P4, P5 in cwd")
+    adaptive: bool = Field(
+        False,
+        description="re-balance the levels after each epoch of cwd: more weight where the student is "
+        "farther from the teacher; their sum stays",
+    )
+    small_objects: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share that the cells covered by small and medium objects have at least in the spatial "
+        "distributions that cwd compares; 0 is plain cwd",
+    )
+    normalise: Literal["none", "batch", "instance"] = Field(
+        "batch",
+        description="what brings the maps that cwd compares to unit variance: nothing, the statistics of "
+        "each channel over the batch, or those over each image",
+    )
+    warmup_epochs: int = Field(0, ge=0, description="first epochs over which the weight rises")
+    off_last_epochs: int = Field(0, ge=0, description="last epochs without distillation")
     train: Training
+
+    @model_validator(mode="after")
+    def _some_distillation(self) -> Distill:
+        if not any(self.levels):
+            raise ValueError("distill.levels are all 0; for no distillation say method: none")
+        if self.warmup_epochs + self.off_last_epochs >= self.train.epochs:
+            raise ValueError(
+                f"distill.warmup_epochs {self.warmup_epochs} and distill.off_last_epochs "
+                f"{self.off_last_epochs} leave nothing of the {self.train.epochs} epochs"
+            )
+        return self
 
 
 class Evaluate(Section):
@@ -243,6 +284,17 @@ class Comparison(Section):
             if name not in self.arms:
                 raise ValueError(f"there is no arm {name!r}; the arms are {', '.join(self.arms)}")
         return self
+
+
+def required(section: SectionType | None) -> SectionType:
+    """Return the section of a stage that is at work, which therefore is not left out.
+
+    Raises:
+        ValueError: it is.
+    """
+    if section is None:
+        raise ValueError("the recipe leaves out the stage that is at work")
+    return section
 
 
 # What the arms of a comparison may differ in; the rest is the protocol.

@@ -28,19 +28,21 @@ from rich.table import Table
 
 from yolo_compress.config import Dense, Distill, Prune, Recipe, Section, Sparsify
 from yolo_compress.data.source import Source, prepare_source
-from yolo_compress.distillation import DistillationTrainer
-from yolo_compress.errors import UserError
+from yolo_compress.distillation import distil
+from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.evaluation import Accuracy, Latency, evaluate_model, measure_latency, read_split
 from yolo_compress.export import export_onnx, read_card, update_card, versions
 from yolo_compress.pruning import count_macs, count_params, prune_to_macs
 from yolo_compress.sparsity import SparsityTrainer
-from yolo_compress.training import Setting, StageTrainer, load_model, save_model
+from yolo_compress.training import Setting, StageTrainer, check_device, load_model, save_model, train
 
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load  # isort: skip
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
 RECORD = "stage.json"
+# Hash of the inputs of a stage that has begun: what it left half done is of use to the same inputs only.
+BEGUN = "inputs.sha256"
 RECIPE = "recipe.yaml"
 COMMANDS = "commands.txt"
 # Images a latency round; more would only repeat.
@@ -188,7 +190,7 @@ def run_recipe(recipe: Recipe, console: Console) -> RunResult:
     stages = plan(recipe)
     claim_folder(recipe.output, RECIPE, recipe)
     worker = StageWorker(recipe, console, lambda stage: recipe.output / stage.name)
-    worker.require_space(stages)
+    worker.require(stages)
     folders = [worker.measured(stage) for stage in stages]
     results = worker.results(folders)
     for name in (ONNX, CHECKPOINT):
@@ -220,7 +222,7 @@ def run_stage(recipe: Recipe, name: str, checkpoints: Sequence[Path], console: C
         load_model(checkpoint)  # for its error, which is clearer than the trainer's
     claim_folder(recipe.output, RECIPE, recipe)
     worker = StageWorker(recipe, console, lambda stage: recipe.output / stage.name)
-    worker.require_space([stage])
+    worker.require([stage])
     return worker.measured(stage, checkpoints)
 
 
@@ -272,13 +274,17 @@ class StageWorker:
         self._done: dict[str, Path] = {}
         self.source: Source = prepare_source(recipe, recipe.output, console)
 
-    def require_space(self, stages: Sequence[Stage]) -> None:
-        """Refuse to start what would end in a full disk.
+    def require(self, stages: Sequence[Stage]) -> None:
+        """Refuse to start what would fail after hours.
 
         Raises:
-            UserError: the disk has less room than training and its results need.
+            UserError: a device is not there, or the disk has less room than training and its results need.
         """
         todo = [stage for stage in stages if not (self._folder_of(stage) / RECORD).is_file()]
+        for stage in todo:
+            training = getattr(stage.section, "train", None)
+            if training is not None:
+                check_device(stage.recipe.device, training.batch)
         if not todo:
             return
         needed = space_needed(todo)
@@ -305,15 +311,19 @@ class StageWorker:
         if read_record(folder).get("inputs") == inputs and (folder / CHECKPOINT).is_file():
             self._console.print(f"{stage.name}: done before, skipped")
         else:
-            self._do(stage, folder, inputs, checkpoints)
+            with explained_disk_errors(folder):
+                self._do(stage, folder, inputs, checkpoints)
         self._done[stage.key] = folder
         return folder
 
     def _do(self, stage: Stage, folder: Path, inputs: str, checkpoints: Sequence[Path]) -> None:
         started = time.monotonic()
-        # What an interrupted attempt left is of no use to the next.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        begun = folder / BEGUN
+        if not begun.is_file() or begun.read_text(encoding="utf-8") != inputs:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            write_text(begun, inputs)
         model = self._work(stage, folder, checkpoints)
         save_model(model, folder / CHECKPOINT)
         # The trainer's own checkpoints: its last epoch is what was just saved.
@@ -347,24 +357,26 @@ class StageWorker:
         """Return the model that a stage makes."""
         section = stage.section
         setting = Setting(
-            stage.recipe, self.source.description, folder / "training", stage.name, self._console
+            stage.recipe,
+            self.source.description,
+            folder,
+            stage.name,
+            self._console,
+            teacher=checkpoints[1] if len(checkpoints) > 1 else None,
         )
-        trainer: StageTrainer
         match section:
             case Dense():
                 if section.train is None:
                     return load_model(section.model)
-                trainer = StageTrainer(_architecture_file(section, folder), section.train, setting)
+                return train(StageTrainer, _architecture_file(section, folder), section.train, setting)
             case Sparsify():
-                trainer = SparsityTrainer(checkpoints[0], section.train, setting, section.strength)
+                return train(SparsityTrainer, checkpoints[0], section.train, setting)
             case Distill():
-                trainer = DistillationTrainer(checkpoints[0], checkpoints[1], section, setting)
+                return distil(checkpoints[0], setting)
             case Prune():
                 return self._prune(section, stage.recipe, checkpoints[0])
             case _:
                 raise AssertionError(section)
-        trainer.train()
-        return trainer.result()
 
     def _prune(self, section: Prune, recipe: Recipe, checkpoint: Path) -> DetectionModel:
         pruned = prune_to_macs(load_model(checkpoint), section.macs, recipe.input_size, section.round_to)

@@ -9,15 +9,16 @@ these.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from yolo_compress.config import Training
+from yolo_compress.config import required
 from yolo_compress.pruning import prunable_batchnorms
-from yolo_compress.training import Setting, StageTrainer
+from yolo_compress.training import StageTrainer
+
+from ultralytics.utils.torch_utils import unwrap_model  # isort: skip
 
 
 def soft_threshold(values: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -56,19 +57,18 @@ class GammaPenalty:
 class SparsityTrainer(StageTrainer):
     """Trains with a penalty on the scales of the channels that pruning can remove, and on nothing else."""
 
-    def __init__(self, model: str | Path, training: Training, setting: Setting, strength: float) -> None:
-        super().__init__(model, training, setting)
-        self._strength = strength
-        self.add_callback("on_train_epoch_start", lambda trainer: trainer.update_penalty())
-
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Build the stock optimizer and hang the penalty on it."""
         optimizer = super().build_optimizer(model, *args, **kwargs)
-        gammas = [model.get_submodule(name).weight for name in prunable_batchnorms(model)]
-        self._penalty = GammaPenalty(gammas, self._strength)
+        bare = unwrap_model(model)  # in a distributed training it is wrapped
+        gammas = [bare.get_submodule(name).weight for name in prunable_batchnorms(bare)]
+        self._penalty = GammaPenalty(gammas, required(self.job.recipe.sparsify).strength)
         self._penalty.attach(optimizer)
         return optimizer
 
-    def update_penalty(self) -> None:
-        """Follow the schedule at the start of an epoch."""
-        self._penalty.rate = penalty_rate(self._strength, self.epoch, self.epochs)
+    def on_train_epoch_start(self) -> None:
+        """Follow the schedule."""
+        super().on_train_epoch_start()
+        self._penalty.rate = penalty_rate(
+            required(self.job.recipe.sparsify).strength, self.epoch, self.epochs
+        )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.squares import make_model
 
-from yolo_compress.config import Distill, Training
+from yolo_compress.config import Training
 from yolo_compress.distillation import Connectors, DistillationTrainer, FrozenTeacher, cwd_loss, detect_widths
 from yolo_compress.pruning import prune_uniformly
 from yolo_compress.training import Setting, load_model, save_model
@@ -75,7 +76,7 @@ def test_cwd_refuses_maps_that_do_not_match() -> None:
 
 
 def test_connectors_take_the_scale_out_of_the_features() -> None:
-    connectors = Connectors([3], [7])
+    connectors = Connectors([3], [7], "batch")
     (student, teacher), *_ = connectors([maps(1, 100.0)], [torch.randn(2, 7, 4, 5) * 0.01 + 5])
     assert student.shape == teacher.shape
     for features in (student, teacher):
@@ -99,10 +100,9 @@ def test_teacher_gives_the_maps_that_feed_detect() -> None:
 def trained(checkpoint: Path, setting: Setting, tmp_path: Path) -> DistillationTrainer:
     student = prune_uniformly(load_model(checkpoint), 0.5, 8)
     save_model(student, tmp_path / "student.pt")
-    section = Distill(
-        weight=1.0, train=Training(epochs=2, batch=4, lr=0.01, warmup_epochs=0, augment={"mosaic": 0})
-    )
-    trainer = DistillationTrainer(tmp_path / "student.pt", checkpoint, section, setting)
+    section = Training(epochs=2, batch=4, lr=0.01, warmup_epochs=0, augment={"mosaic": 0})
+    setting = dataclasses.replace(setting, teacher=checkpoint)
+    trainer = DistillationTrainer.prepare(tmp_path / "student.pt", section, setting)
     trainer.train()
     return trainer
 
@@ -119,13 +119,13 @@ def test_distillation_trains_student_and_connectors_and_leaves_no_trace_of_the_t
     assert "cwd_loss" in trained.tloss
     assert not torch.equal(trained.model.model[0].conv.weight, student.model[0].conv.weight)
     # The teacher is as it was, and no parameter of it can learn.
-    teacher, original = trained._teacher._model, load_model(checkpoint)
+    teacher, original = trained.distiller._teacher._model, load_model(checkpoint)
     assert not any(p.requires_grad for p in teacher.parameters())
     assert not teacher.training
     for key, value in teacher.state_dict().items():
         assert torch.equal(value, original.state_dict()[key]), key
     # The connectors are in the optimizer, and moved.
     optimised = {id(p) for group in trained.optimizer.param_groups for p in group["params"]}
-    assert all(id(p) in optimised for p in trained.connectors.parameters())
+    assert all(id(p) in optimised for p in trained.distiller.parameters())
     assert not any(id(p) in optimised for p in teacher.parameters())
-    assert all(trained.optimizer.state[p] for p in trained.connectors.parameters())
+    assert all(trained.optimizer.state[p] for p in trained.distiller.parameters())

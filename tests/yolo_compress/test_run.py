@@ -53,7 +53,7 @@ def interrupted(recipe_file: Path) -> tuple[int, str, str]:
     )
     try:
         deadline = time.monotonic() + 90
-        results = output / "sparse" / "training" / "results.csv"
+        results = output / "sparse" / "history.json"
         while not results.is_file():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "the second stage did not start"

@@ -101,7 +101,7 @@ def test_trainer_penalises_every_prunable_gamma_once_an_optimizer_step(
         warmup_epochs=0,
         augment={"mosaic": 0},
     )
-    trainer = SparsityTrainer(checkpoint, training, setting, strength=0.2)
+    trainer = SparsityTrainer.prepare(checkpoint, training, setting)
     steps = 0
 
     def count(*_: object) -> None:
@@ -117,5 +117,5 @@ def test_trainer_penalises_every_prunable_gamma_once_an_optimizer_step(
     assert {key for key, _ in shrunk} == gammas
     assert len(shrunk) == steps * len(gammas)
     thresholds = [threshold for _, threshold in shrunk]
-    assert thresholds[0] == pytest.approx(0.01 * 0.2)
-    assert thresholds[-1] == pytest.approx(0.01 * 0.2 * 0.55)  # second of two epochs: 1 - 0.9 / 2
+    assert thresholds[0] == pytest.approx(0.01 * 0.5)
+    assert thresholds[-1] == pytest.approx(0.01 * 0.5 * 0.55)  # second of two epochs: 1 - 0.9 / 2

@@ -23,7 +23,7 @@ def training(**changes: object) -> Training:
 def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, setting: Setting, tmp_path: Path) -> None:
     pruned = prune_uniformly(load_model(checkpoint), 0.5, 8)
     save_model(pruned, tmp_path / "pruned.pt")
-    trainer = StageTrainer(tmp_path / "pruned.pt", training(), setting)
+    trainer = StageTrainer.prepare(tmp_path / "pruned.pt", training(), setting)
     trainer.train()
     assert count_params(trainer.result()) == count_params(pruned) < count_params(load_model(checkpoint))
 
@@ -31,7 +31,7 @@ def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, setting: Setting,
 def test_result_is_the_average_of_the_last_epoch_in_full_precision(
     checkpoint: Path, setting: Setting
 ) -> None:
-    trainer = StageTrainer(checkpoint, training(epochs=2), setting)
+    trainer = StageTrainer.prepare(checkpoint, training(epochs=2), setting)
     trainer.train()
     assert trainer.epoch == 1
     result, average = trainer.result().state_dict(), trainer.ema.ema.state_dict()
@@ -42,7 +42,7 @@ def test_result_is_the_average_of_the_last_epoch_in_full_precision(
 def test_training_is_deterministic_given_the_seed(setting: Setting) -> None:
     states = []
     for _ in range(2):
-        trainer = StageTrainer("yolov8n.yaml", training(augment={"mosaic": 1.0}), setting)
+        trainer = StageTrainer.prepare("yolov8n.yaml", training(augment={"mosaic": 1.0}), setting)
         trainer.train()
         states.append(trainer.result().state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -55,7 +55,7 @@ def test_a_model_of_other_classes_gets_a_new_head_and_keeps_its_body(
 
     other = DetectionModel("yolov8n.yaml", nc=5, verbose=False)
     save_model(other, tmp_path / "other.pt")
-    trainer = StageTrainer(tmp_path / "other.pt", training(), setting)
+    trainer = StageTrainer.prepare(tmp_path / "other.pt", training(), setting)
     trainer.setup_model()
     assert trainer.model.model[-1].nc == 2
     assert torch.equal(trainer.model.model[0].conv.weight, other.model[0].conv.weight)
