@@ -59,7 +59,8 @@ def _interruptible(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         console.print(
             f"\ninterrupted; finished stages and the last whole epoch are kept in {folder}, "
-            "the same command goes on from there"
+            "the same command goes on from there",
+            soft_wrap=True,
         )
         raise typer.Exit(130) from None
 

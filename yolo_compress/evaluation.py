@@ -162,8 +162,8 @@ def read_split(data: Path, split: str) -> Split:
         if place.is_dir():
             images += sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         elif place.is_file():
-            lines = place.read_text(encoding="utf-8").split()
-            images += [place.parent / line if line.startswith(".") else root / line for line in lines]
+            lines = place.read_text(encoding="utf-8-sig").splitlines()
+            images += [place.parent / line if line.startswith(".") else root / line for line in lines if line]
         else:
             raise UserError(
                 f"{data}: the split {split!r} points at {place}, which does not exist; `path:` in the "

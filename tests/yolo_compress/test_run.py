@@ -80,7 +80,7 @@ def test_ctrl_c_ends_with_one_sentence_and_finished_stages_are_whole(
 ) -> None:
     code, stdout, stderr = interrupted
     assert code == 130
-    assert "finished stages are kept" in stdout
+    assert "finished stages and the last whole epoch are kept in" in stdout
     assert "Traceback" not in stdout + stderr
     output = load_recipe(recipe_file).output
     record = json.loads((output / "dense" / "stage.json").read_text())

@@ -47,19 +47,22 @@ def accuracy_cost(points: Sequence[Point], input_size: int) -> Figure:
                 capsize=3,
                 label=kind,
             )
-    # Arms of one cost are beside each other: their names alternate between the two sides.
-    for index, point in enumerate(sorted(points, key=lambda point: point.ap50)):
-        left = index % 2
+    # Arms of one cost lie above each other: their names stand in a column, as far apart as they need.
+    ordered = sorted(points, key=lambda point: point.ap50)
+    axis.margins(y=0.12)
+    low, high = axis.get_ylim()
+    height = low
+    for point in ordered:
+        height = max(100 * point.ap50, height + 0.055 * (high - low))
         axis.annotate(
-            point.name,
+            f"{point.name} {100 * point.ap50:.1f}",
             (point.gmacs, 100 * point.ap50),
-            xytext=(-7 if left else 7, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
+            xytext=(1.03, height),
+            textcoords=axis.get_yaxis_transform(),
             va="center",
             fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkB": 4},
         )
-    axis.margins(x=0.25, y=0.12)
     axis.set_xlabel(f"GMACs at {input_size} x {input_size}")
     axis.set_ylabel("AP50 / %")
     _tidy(axis)
