@@ -252,7 +252,7 @@ def test_a_report_of_a_run_that_stopped_says_what_is_missing(
     shutil.rmtree(tmp_path / "copy" / "dense")
     shutil.rmtree(tmp_path / "copy" / "sparse")
     shutil.rmtree(tmp_path / "copy" / "pruned")
-    with pytest.raises(UserError, match="no stage of the run in .* is finished"):
+    with pytest.raises(UserError, match=r"no stage of the run in .* is finished"):
         write_report(tmp_path / "copy")
     with pytest.raises(UserError, match="no folder of a run or a comparison"):
         write_report(tmp_path)
@@ -263,17 +263,17 @@ def test_stages_done_one_by_one_add_up_to_the_run(
 ) -> None:
     output = tmp_path / "copy"
     shutil.copytree(finished[0].recipe.output, output)
-    for name in ("sparse", "distilled"):
-        shutil.rmtree(output / name)
+    shutil.rmtree(output / "distilled")
     dense, pruned = output / "dense" / "model.pt", output / "pruned" / "model.pt"
     runner = CliRunner()
-    for arguments in (
-        ["train", recipe_file],
-        ["sparsify", dense, recipe_file],
-        ["distill", pruned, recipe_file, "--teacher", dense],
+    for arguments, skipped in (
+        (["train", recipe_file], True),
+        (["sparsify", dense, recipe_file], True),
+        (["distill", pruned, recipe_file, "--teacher", dense], False),
     ):
         done = runner.invoke(app, [*map(str, arguments), "--output", str(output)])
         assert done.exit_code == 0, done.output
+        assert ("done before, skipped" in done.output) == skipped
     shown = io.StringIO()
     run_recipe(load_recipe(recipe_file, [f"output={output}"]), Console(file=shown, width=120))
     assert shown.getvalue().count("skipped") == 4
