@@ -113,26 +113,38 @@ def prune(
         list[str] | None,
         typer.Argument(help="Keys of the recipe's section prune: key=value.", metavar="KEY=VALUE"),
     ] = None,
+    params: Annotated[float | None, typer.Option(help="Share of the parameters to keep.")] = None,
     macs: Annotated[float | None, typer.Option(help="Share of the multiply-accumulates to keep.")] = None,
-    input_size: Annotated[int, typer.Option(help="Side in pixels at which they are counted.")] = 640,
+    latency: Annotated[float | None, typer.Option(help="Share of the time to keep; needs --data.")] = None,
+    input_size: Annotated[int, typer.Option(help="Side in pixels at which costs are counted.")] = 640,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A data set description (YAML), to measure latency or sensitivity on."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The .pt to write; by default NAME-pruned.pt.")
     ] = None,
 ) -> None:
     """Remove channels from a checkpoint; the result opens in any Ultralytics. Fine-tune it by `distill`."""
     from yolo_compress.config import Prune, load_section
-    from yolo_compress.pruning import prune_to_macs
+    from yolo_compress.errors import explained_disk_errors
+    from yolo_compress.pruning import Bench
+    from yolo_compress.pruning import prune as remove_channels
     from yolo_compress.training import load_model, save_model
 
-    settings = load_section(
-        Prune, [*(overrides or []), *([] if macs is None else [f"macs={macs}"])], "the pruning"
-    )
+    targets = {"params": params, "macs": macs, "latency": latency}
+    given = [f"target.{name}={share}" for name, share in targets.items() if share is not None]
+    settings = load_section(Prune, [*(overrides or []), *given], "the pruning")
+    if data is None and (settings.sensitivity or settings.target.latency is not None):
+        raise UserError("latency and sensitivity are measured on images: give --data")
     destination = output or checkpoint.with_name(f"{checkpoint.stem}-pruned.pt")
-    pruned = prune_to_macs(load_model(checkpoint), settings.macs, input_size, settings.round_to)
-    save_model(pruned.model, destination)
-    console.print(
-        f"{pruned.macs / pruned.dense_macs:.1%} of the MACs left; written: {destination}", soft_wrap=True
+    pruned = remove_channels(
+        load_model(checkpoint), settings, input_size, bench=None if data is None else Bench(data)
     )
+    with explained_disk_errors(destination.parent):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        save_model(pruned.model, destination)
+    console.print(f"{pruned.summary()}; written: {destination}", soft_wrap=True)
 
 
 @app.command(epilog="Example: yolo-compress distill pruned.pt --teacher best.pt recipe.yaml -o runs/mine")

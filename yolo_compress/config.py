@@ -121,20 +121,97 @@ class Dense(Section):
 class Sparsify(Section):
     """Training with a penalty on the BatchNorm scales of the channels that pruning can remove."""
 
-    strength: float = Field(
-        gt=0,
-        description="weight s0 of the L1 penalty beside the gradient; in epoch e of E it is s0 (1 - 0.9 e/E)",
+    strength: float = Field(gt=0, description="weight s0 of the penalty beside the gradient")
+    schedule: Literal["decay", "constant", "ramp"] = Field(
+        "decay",
+        description="weight in epoch e (from 0) of E: s0 (1 - 0.9 e/E) as published, s0, or s0 (e + 1)/E",
+    )
+    mode: Literal["proximal", "subgradient"] = Field(
+        "proximal",
+        description="soft threshold after each step, which reaches 0, or a gradient, as published (SGD only)",
     )
     train: Training
 
+    @model_validator(mode="after")
+    def _subgradient_needs_sgd(self) -> Sparsify:
+        if self.mode == "subgradient" and self.train.optimizer != "SGD":
+            raise ValueError(
+                f"sparsify.mode subgradient does nothing with {self.train.optimizer}, which divides every "
+                "gradient by its own size; set sparsify.train.optimizer: SGD, or sparsify.mode: proximal"
+            )
+        return self
+
+
+class Target(Section):
+    """What pruning leaves, as a share of the dense model's: exactly one of these."""
+
+    params: float | None = Field(None, gt=0, lt=1, description="parameters")
+    macs: float | None = Field(None, gt=0, lt=1, description="multiply-accumulates")
+    latency: float | None = Field(
+        None, gt=0, lt=1, description="time from image to boxes, measured on this machine (prune.backend)"
+    )
+    channels: float | None = Field(
+        None, gt=0, lt=1, description="channels of each layer (0.5 is the paper's); with scope uniform only"
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Target:
+        if len({key for key, value in self if value is not None}) != 1:
+            raise ValueError(
+                "prune.target: give exactly one of params, macs, latency and channels, "
+                "for instance prune.target.macs=0.33"
+            )
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the four is given."""
+        return next(key for key, value in self if value is not None)
+
+    @property
+    def share(self) -> float:
+        """Its value."""
+        return next(value for _, value in self if value is not None)
+
 
 class Prune(Section):
-    """Removal of channels, the same share in each layer."""
+    """Removal of channels until a target is met."""
 
-    macs: float = Field(
-        gt=0, lt=1, description="multiply-accumulates to keep, as a share of the dense model's"
+    target: Target
+    importance: Literal["gamma", "gamma_group", "l1", "l2", "random"] = Field(
+        "gamma_group",
+        description="which channels go first: smallest mean BatchNorm scale over coupled layers (network "
+        "slimming), its group norm (what sparsity training shrinks), weights, or chance as a control",
     )
-    round_to: Literal[1, 4, 8, 16] = Field(8, description="channels kept are a multiple of this")
+    scope: Literal["uniform", "global"] = Field(
+        "uniform",
+        description="the same share of each layer (the paper), or one ranking over all layers",
+    )
+    sensitivity: bool = Field(
+        False,
+        description="share the budget out by what the loss says about each layer, measured on training "
+        "images; with scope global only",
+    )
+    calibration_images: int = Field(16, ge=1, description="training images that sensitivity is measured on")
+    round_to: Literal[8, 16] = Field(8, description="channels kept are a multiple of this; 16 for int8")
+    min_width: int = Field(8, ge=1, description="channels that every layer keeps")
+    max_ratio: float = Field(
+        0.9, gt=0, lt=1, description="no layer loses more than this share of its channels"
+    )
+    backend: Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino"] = Field(
+        "auto", description="of yolo_trt_node.detector, that a latency target is measured with"
+    )
+
+    @model_validator(mode="after")
+    def _scope_fits(self) -> Prune:
+        if self.sensitivity and self.scope != "global":
+            raise ValueError("prune.sensitivity chooses each layer's share: set prune.scope: global")
+        if self.target.channels is not None and self.scope != "uniform":
+            raise ValueError(
+                "prune.target.channels is a share of each layer: set prune.scope: uniform, or give "
+                "prune.target.params or prune.target.macs"
+            )
+        return self
 
 
 class Distill(Section):
@@ -240,6 +317,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
+        if self.sparsify and not self.prune:
+            raise ValueError("`sparsify` prepares a model for pruning: give `prune`, or leave it out")
         if self.student and (self.sparsify or self.prune):
             raise ValueError(
                 "`student` takes the place of the pruned model: set sparsify and prune to null, or drop it"

@@ -28,7 +28,7 @@ from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Split, beside, read_ground_truth, read_image, read_split
 from yolo_compress.export import OPSET
-from yolo_compress.pruning import count_params, prune_to_macs
+from yolo_compress.pruning import count_params, prune
 from yolo_compress.run import architecture, plan, space_needed
 from yolo_compress.training import load_model
 
@@ -337,13 +337,16 @@ def _model(key: str, dense: Dense, names: tuple[str, ...] | None) -> Finding:
 
 def _prune(recipe: Recipe, section: Prune) -> Finding:
     """Prune the model as it is before training: what can be reached depends on the widths alone."""
+    target = section.target
+    if target.latency is not None:
+        return Finding("OK", f"prune: {target.latency:.0%} of the latency, found by measuring during the run")
+    # Sensitivity shares out the same steps, but takes a trained model and its data.
+    plain = section.model_copy(update={"sensitivity": False})
     try:
-        pruned = prune_to_macs(
-            architecture(recipe.teacher), section.macs, recipe.input_size, section.round_to
-        )
+        pruned = prune(architecture(recipe.teacher), plain, recipe.input_size)
     except UserError as error:
         return Finding("FAIL", str(error), "change prune, or choose another teacher")
-    return Finding("OK", f"prune: {pruned.macs / pruned.dense_macs:.1%} of the MACs can be reached")
+    return Finding("OK", f"prune: {pruned.summary()}")
 
 
 def _duration(recipe: Recipe, images: int) -> Finding:

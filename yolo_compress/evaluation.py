@@ -445,9 +445,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return image  # type: ignore[return-value]
 
 
-def _load(model: Path, iou_threshold: float | None, threads: int) -> Detector:
+def _load(model: Path, iou_threshold: float | None, threads: int, backend: str = "auto") -> Detector:
     options = DetectorOptions(
-        score_threshold=SCORE_FLOOR, iou_threshold=iou_threshold, max_det=MAX_DETECTIONS, threads=threads
+        score_threshold=SCORE_FLOOR,
+        iou_threshold=iou_threshold,
+        max_det=MAX_DETECTIONS,
+        threads=threads,
+        backend=backend,
     )
     try:
         return Detector.load(model, options)
@@ -469,7 +473,12 @@ class Latency:
 
 
 def measure_latency(
-    models: Sequence[Path], images: Sequence[Path], *, rounds: int = 10, threads: int = 0
+    models: Sequence[Path],
+    images: Sequence[Path],
+    *,
+    rounds: int = 10,
+    threads: int = 0,
+    backend: str = "auto",
 ) -> list[Latency]:
     """Time models against each other, in turn within each round, each in a process of its own.
 
@@ -481,9 +490,10 @@ def measure_latency(
         images: a few images, each detected once a round.
         rounds: how often each model has its turn.
         threads: CPU threads; 0 for one a core.
+        backend: ``auto`` or the name of one of `yolo_trt_node.detector`'s backends.
 
     Raises:
-        UserError: a model cannot be loaded or an image not be read.
+        UserError: a model cannot be loaded, an image not be read, or the backend is not there.
     """
     context = multiprocessing.get_context("spawn")
     workers: list[tuple[Any, Connection]] = []
@@ -491,7 +501,7 @@ def measure_latency(
         for model in models:
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_latency_worker, args=(theirs, model, list(images), threads), daemon=True
+                target=_latency_worker, args=(theirs, model, list(images), threads, backend), daemon=True
             )
             process.start()
             theirs.close()
@@ -530,13 +540,15 @@ def _answer(connection: Connection, model: Path) -> float:
     return float(answer)
 
 
-def _latency_worker(connection: Connection, model: Path, images: list[Path], threads: int) -> None:
+def _latency_worker(
+    connection: Connection, model: Path, images: list[Path], threads: int, backend: str
+) -> None:
     """Load a model, then answer each request with the mean seconds of a detection, until the pipe closes."""
     # Ctrl-C reaches the whole process group; the parent ends this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         frames = [read_image(path) for path in images]
-        detector = _load(model, None, threads)
+        detector = _load(model, None, threads, backend)
         detector.set_options(
             score_threshold=detector.card.score_threshold,
             iou_threshold=None,

@@ -32,8 +32,8 @@ from yolo_compress.distillation import distil
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.evaluation import Accuracy, Latency, evaluate_model, measure_latency, read_split
 from yolo_compress.export import export_onnx, read_card, update_card, versions
-from yolo_compress.pruning import count_macs, count_params, prune_to_macs
-from yolo_compress.sparsity import SparsityTrainer
+from yolo_compress.pruning import Bench, count_macs, count_params, prune
+from yolo_compress.sparsity import sparsify
 from yolo_compress.training import Setting, StageTrainer, check_device, load_model, save_model, train
 
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load  # isort: skip
@@ -45,6 +45,8 @@ RECORD = "stage.json"
 BEGUN = "inputs.sha256"
 RECIPE = "recipe.yaml"
 COMMANDS = "commands.txt"
+# A stage's model, and what only this stage's record says.
+Made = tuple[DetectionModel, dict[str, Any]]
 # Images a latency round; more would only repeat.
 LATENCY_IMAGES = 8
 # What training needs on the disk, in bytes a parameter: two checkpoints (the old one stays until the new one
@@ -324,7 +326,7 @@ class StageWorker:
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
             write_text(begun, inputs)
-        model = self._work(stage, folder, checkpoints)
+        model, facts = self._work(stage, folder, checkpoints)
         save_model(model, folder / CHECKPOINT)
         # The trainer's own checkpoints: its last epoch is what was just saved.
         shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
@@ -350,11 +352,12 @@ class StageWorker:
                 "input_size": input_size,
                 "params": count_params(model),
                 "gmacs": count_macs(model, input_size) / 1e9,
+                **facts,
             },
         )
 
-    def _work(self, stage: Stage, folder: Path, checkpoints: Sequence[Path]) -> DetectionModel:
-        """Return the model that a stage makes."""
+    def _work(self, stage: Stage, folder: Path, checkpoints: Sequence[Path]) -> Made:
+        """Return the model that a stage makes, and what only its record says."""
         section = stage.section
         setting = Setting(
             stage.recipe,
@@ -367,24 +370,41 @@ class StageWorker:
         match section:
             case Dense():
                 if section.train is None:
-                    return load_model(section.model)
-                return train(StageTrainer, _architecture_file(section, folder), section.train, setting)
+                    return load_model(section.model), {}
+                return train(StageTrainer, _architecture_file(section, folder), section.train, setting), {}
             case Sparsify():
-                return train(SparsityTrainer, checkpoints[0], section.train, setting)
+                return sparsify(checkpoints[0], setting)
             case Distill():
-                return distil(checkpoints[0], setting)
+                return distil(checkpoints[0], setting), {}
             case Prune():
                 return self._prune(section, stage.recipe, checkpoints[0])
             case _:
                 raise AssertionError(section)
 
-    def _prune(self, section: Prune, recipe: Recipe, checkpoint: Path) -> DetectionModel:
-        pruned = prune_to_macs(load_model(checkpoint), section.macs, recipe.input_size, section.round_to)
-        self._console.print(
-            f"pruned: {pruned.ratio:.1%} of each layer's channels, "
-            f"{pruned.macs / pruned.dense_macs:.1%} of the MACs left (asked for at most {section.macs:.1%})"
+    def _prune(self, section: Prune, recipe: Recipe, checkpoint: Path) -> Made:
+        bench = Bench(
+            self.source.description,
+            recipe.evaluate.split,
+            recipe.device,
+            recipe.threads,
+            recipe.evaluate.latency_rounds,
         )
-        return pruned.model
+        with Progress(
+            console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as progress:
+            task = progress.add_task("pruned", total=None)
+            pruned = prune(
+                load_model(checkpoint),
+                section,
+                recipe.input_size,
+                seed=recipe.seed,
+                bench=bench,
+                progress=lambda what, done, total: progress.update(
+                    task, description=f"pruned: {what}", completed=done, total=total
+                ),
+            )
+        self._console.print(f"pruned: {pruned.summary()}", soft_wrap=True)
+        return pruned.model, pruned.record()
 
     def measured(self, stage: Stage, checkpoints: Sequence[Path] | None = None) -> Path:
         """Do a stage (`do`) and measure its exported model unless that is done; return its folder."""

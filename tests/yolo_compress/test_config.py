@@ -19,7 +19,7 @@ def minimal() -> dict[str, Any]:
         "data": {"yaml": "x.yaml"},
         "teacher": {"model": "yolov8n.yaml", "train": train},
         "sparsify": {"strength": 0.1, "train": dict(train)},
-        "prune": {"macs": 0.3},
+        "prune": {"target": {"macs": 0.3}},
         "distill": {"weight": 1.0, "train": dict(train)},
     }
 
@@ -127,18 +127,31 @@ def test_the_epochs_of_a_teacher_that_is_no_ancestor_do_not_count(tmp_path: Path
 
 def test_overrides_reach_nested_keys_with_their_types(tmp_path: Path) -> None:
     path = write(tmp_path, minimal())
-    recipe = load_recipe(path, ["distill.train.epochs=7", "prune.macs=0.5", "data.yaml=y.yaml"])
-    assert (recipe.distill.train.epochs, recipe.prune.macs, recipe.data.yaml) == (7, 0.5, Path("y.yaml"))
+    recipe = load_recipe(path, ["distill.train.epochs=7", "prune.target.macs=0.5", "data.yaml=y.yaml"])
+    assert recipe.distill
+    assert recipe.prune
+    assert (recipe.distill.train.epochs, recipe.prune.target.macs) == (7, 0.5)
+    assert recipe.data.yaml == Path("y.yaml")
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("prune.mac=0.5", r"prune\.mac: unknown key; did you mean macs\? allowed here: macs, round_to"),
+        (
+            "prune.target.mac=0.5",
+            r"target\.mac: unknown key; did you mean macs\? allowed here: params, macs, latency, channels",
+        ),
+        ("prune.target.params=0.5", r"exactly one of params, macs, latency and channels"),
+        ("prune.target={}", r"exactly one of params, macs, latency and channels"),
+        ("prune.importance=taylor", r"prune\.importance: .*'gamma', 'gamma_group', 'l1', 'l2' or 'random'"),
+        ("prune.sensitivity=true", r"set prune\.scope: global"),
+        ("prune.max_ratio=1", r"prune\.max_ratio: .*less than 1"),
+        ("sparsify.schedule=cosine", r"sparsify\.schedule: .*'decay', 'constant' or 'ramp'"),
+        ("sparsify.mode=subgradient", r"subgradient does nothing with AdamW.*optimizer: SGD"),
         ("quantise=true", r"quantise: unknown key; .*allowed here: output, seed"),
         ("distill.train.lr=fast", r"distill\.train\.lr: .*number.*not 'fast'"),
-        ("prune.macs=1.5", r"prune\.macs: .*less than 1, not 1\.5"),
-        ("prune.round_to=5", r"prune\.round_to: .*1, 4, 8 or 16, not 5"),
+        ("prune.target.macs=1.5", r"prune\.target\.macs: .*less than 1, not 1\.5"),
+        ("prune.round_to=5", r"prune\.round_to: .*8 or 16, not 5"),
         ("sparsify.train.optimizer=Adam", r"sparsify\.train\.optimizer: .*'AdamW' or 'SGD', not 'Adam'"),
         ("distill.train.augment.mosiac=1", r"distill\.train\.augment\.mosiac: .*'mosaic'"),
         ("input_size=100", r"input_size: 100 is no positive multiple of 32"),
@@ -146,12 +159,13 @@ def test_overrides_reach_nested_keys_with_their_types(tmp_path: Path) -> None:
         ("teacher.model=yolov8n.onnx", r"yolov8n\.onnx.*neither a checkpoint"),
         ("data.scenes.train=3", r"data\.scenes\.val: missing \(images to measure on"),
         ("data.yaml=null", r"exactly one of data\.yaml .* and data\.scenes"),
-        ("prune=null", r"`distill` needs a smaller model to train: give `prune`"),
+        ("prune=null", r"`sparsify` prepares a model for pruning"),
+        ("prune=null sparsify=null", r"`distill` needs a smaller model to train: give `prune`"),
         ("teacher.width=0.1 teacher.model=x.pt", r"`width` builds a new architecture, but 'x\.pt'"),
         ("student.model=x.pt", r"set sparsify and prune to null"),
         ("output=runs/{date}", r"may hold \{model\} and \{input_size\}, not what 'runs/\{date\}' does"),
-        ("prune.macs.x=1", r"prune\.macs\.x: macs is a value"),
-        ("prune.macs", r"not of the form key=value"),
+        ("prune.target.macs.x=1", r"prune\.target\.macs\.x: macs is a value"),
+        ("prune.target.macs", r"not of the form key=value"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_is_allowed(override: str, says: str, tmp_path: Path) -> None:
@@ -159,10 +173,19 @@ def test_a_wrong_key_or_value_is_named_with_what_is_allowed(override: str, says:
         load_recipe(write(tmp_path, minimal()), override.split())
 
 
+def test_a_share_of_each_layer_has_no_global_ranking(tmp_path: Path) -> None:
+    changes = ["prune.target={channels: 0.5}", "prune.scope=global"]
+    with pytest.raises(UserError, match=r"prune\.target\.channels is a share of each layer"):
+        load_recipe(write(tmp_path, minimal()), changes)
+    recipe = load_recipe(write(tmp_path, minimal()), changes[:1])
+    assert recipe.prune
+    assert recipe.prune.target.share == 0.5
+
+
 def test_every_finding_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        load_recipe(write(tmp_path, minimal()), ["prune.macs=2", "distill.weight=-1"])
-    assert "prune.macs" in str(error.value)
+        load_recipe(write(tmp_path, minimal()), ["prune.target.macs=2", "distill.weight=-1"])
+    assert "prune.target.macs" in str(error.value)
     assert "distill.weight" in str(error.value)
 
 
