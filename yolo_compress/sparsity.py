@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
-from yolo_compress.config import Prune
+from yolo_compress.config import Prune, required
 from yolo_compress.pruning.importance import group_norm
 from yolo_compress.pruning.surgery import coupled_gammas
 from yolo_compress.training import Setting, StageTrainer, train, write_file
@@ -178,7 +178,7 @@ class SparsityTrainer(StageTrainer):
         optimizer = super().build_optimizer(model, *args, **kwargs)
         bare = unwrap_model(model)  # in a distributed training it is wrapped
         self._scales = prunable_scales(bare)
-        self._penalty = GammaPenalty(bare, self._scales, self.job.recipe.sparsify.mode, rate=0.0)
+        self._penalty = GammaPenalty(bare, self._scales, required(self.job.recipe.sparsify).mode, rate=0.0)
         self._penalty.attach(optimizer)
         return optimizer
 
@@ -191,7 +191,7 @@ class SparsityTrainer(StageTrainer):
     def on_train_epoch_start(self) -> None:
         """Follow the schedule."""
         super().on_train_epoch_start()
-        settings = self.job.recipe.sparsify
+        settings = required(self.job.recipe.sparsify)
         self._penalty.rate = penalty_rate(settings.schedule, settings.strength, self.epoch, self.epochs)
 
     def on_train_epoch_end(self) -> None:
@@ -217,9 +217,9 @@ def sparsify(model: Path, setting: Setting) -> tuple[DetectionModel, dict[str, A
     Returns:
         The trained model, and the entry ``gammas`` for the stage's record.
     """
-    trained = train(SparsityTrainer, model, setting.recipe.sparsify.train, setting)
+    trained = train(SparsityTrainer, model, required(setting.recipe.sparsify).train, setting)
     history = json.loads((setting.folder / GAMMAS_JSON).read_text(encoding="utf-8"))["epochs"]
-    entry = write_gammas(setting.folder, history, trained, setting.recipe.prune)
+    entry = write_gammas(setting.folder, history, trained, required(setting.recipe.prune))
     if entry["warning"]:
         setting.console.print(f"[yellow]warning:[/yellow] {entry['warning']}", soft_wrap=True)
     return trained, {"gammas": entry}
