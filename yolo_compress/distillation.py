@@ -15,7 +15,7 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
-from yolo_compress.config import Distill
+from yolo_compress.config import Distill, required
 from yolo_compress.errors import UserError
 from yolo_compress.training import Setting, StageTrainer, load_model, train
 
@@ -33,7 +33,7 @@ def distil(student: Path, setting: Setting) -> DetectionModel:
         student: checkpoint of the pruned model.
         setting: with a teacher.
     """
-    settings = setting.recipe.distill
+    settings = required(setting.recipe.distill)
     if settings.method == "none":
         return train(StageTrainer, student, settings.train, setting)
     if settings.method == "ultralytics":
@@ -406,7 +406,7 @@ class DistillationTrainer(StageTrainer):
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Build the stock optimizer and let it train the connectors too."""
         optimizer = super().build_optimizer(model, *args, **kwargs)
-        settings = self.job.recipe.distill
+        settings = required(self.job.recipe.distill)
         teacher = FrozenTeacher(load_model(str(self.job.teacher)), self.device)
         kind = ChannelWise if settings.method == "cwd" else Response
         self.distiller = kind(unwrap_model(model), teacher, settings).to(self.device)
@@ -431,7 +431,7 @@ class DistillationTrainer(StageTrainer):
     def on_train_epoch_start(self) -> None:
         """Follow the schedule."""
         super().on_train_epoch_start()
-        settings = self.job.recipe.distill
+        settings = required(self.job.recipe.distill)
         rate = distillation_rate(self.epoch, self.epochs, settings.warmup_epochs, settings.off_last_epochs)
         self._criterion.rate = rate * (1.0 if settings.weight is None else settings.weight)
 

@@ -185,7 +185,7 @@ class StageTrainer(DetectionTrainer):
             accumulate=training.accumulate,
             quiet=setting.console.quiet,
         )
-        _write(setting.folder / JOB, job.model_dump_json(indent=2).encode())
+        write_file(setting.folder / JOB, job.model_dump_json(indent=2).encode())
         trainer = cls(overrides={**_arguments(training, setting), "model": str(model), **arguments})
         trainer.console = setting.console
         return trainer
@@ -316,7 +316,7 @@ class StageTrainer(DetectionTrainer):
                 "seconds": round(time.monotonic() - self._epoch_started, 3),
             }
         )
-        _write(self.save_dir.parent / HISTORY, json.dumps(self.history, indent=1).encode())
+        write_file(self.save_dir.parent / HISTORY, json.dumps(self.history, indent=1).encode())
 
     def save_model(self) -> bool:
         """Write the checkpoint, in one step: there is always a whole one.
@@ -344,7 +344,7 @@ class StageTrainer(DetectionTrainer):
             },
             buffer,
         )
-        _write(self.last, buffer.getvalue())
+        write_file(self.last, buffer.getvalue())
         return True
 
     def _load_checkpoint_state(self, checkpoint: dict[str, Any]) -> None:
@@ -535,10 +535,10 @@ def save_model(model: DetectionModel, path: Path) -> None:
     }
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)  # not into the file: an error of the disk would lose its name
-    _write(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write a file in one step: it is there whole, or as it was, also after a power cut."""
     part = path.with_name(path.name + ".part")
     try:

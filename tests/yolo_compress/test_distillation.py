@@ -329,7 +329,7 @@ def student(checkpoint: Path, tmp_path: Path) -> Path:
 def distilling(setting: Setting, teacher: Path, **section: object) -> Setting:
     """Return the setting with another section ``distill`` and a teacher."""
     recipe = make_recipe(
-        setting.recipe.output, setting.data, threads=1, distill={"train": TRAINING.model_dump(), **section}
+        setting.recipe.output, setting.data, distill={"train": TRAINING.model_dump(), **section}
     )
     return dataclasses.replace(setting, recipe=recipe, teacher=teacher)
 

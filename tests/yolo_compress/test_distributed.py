@@ -27,9 +27,7 @@ TRAINING = Training(epochs=2, batch=4, lr=0.01, warmup_epochs=0, augment={"mosai
 
 @pytest.fixture
 def with_teacher(setting: Setting, dataset: Path, checkpoint: Path, tmp_path: Path) -> Setting:
-    recipe = make_recipe(
-        tmp_path, dataset, threads=1, distill={"adaptive": True, "train": TRAINING.model_dump()}
-    )
+    recipe = make_recipe(tmp_path, dataset, distill={"adaptive": True, "train": TRAINING.model_dump()})
     return dataclasses.replace(setting, recipe=recipe, teacher=checkpoint)
 
 

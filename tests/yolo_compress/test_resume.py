@@ -88,6 +88,10 @@ def test_a_training_killed_with_sigkill_ends_as_the_uninterrupted_one(
     assert f"{kind}: resumed at epoch {epoch}/{EPOCHS}" in shown.getvalue()
     assert f"{kind}: epoch {epoch - 1}/{EPOCHS}" not in shown.getvalue()
     assert_ended_alike(kind, tmp_path, whole(kind))
+    if kind == "sparse":  # the record of the scales, before the training and after each epoch
+        records = [json.loads((folder / "gammas.json").read_text()) for folder in (tmp_path, whole(kind))]
+        assert records[0] == records[1]
+        assert [entry["epoch"] for entry in records[0]["epochs"]] == list(range(EPOCHS + 1))
 
 
 @pytest.mark.parametrize("kind", ["logits", "ultralytics"])
@@ -167,9 +171,7 @@ def test_a_disk_that_fills_up_is_told_and_loses_no_finished_epoch(
 def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: Path) -> None:
     def start(lr: float) -> str:
         train = {"epochs": 2, "batch": 2, "lr": lr, "augment": {"mosaic": 0}}
-        recipe = make_recipe(
-            tmp_path / "out", dataset, threads=1, teacher={"model": "yolov8n.yaml", "train": train}
-        )
+        recipe = make_recipe(tmp_path / "out", dataset, teacher={"model": "yolov8n.yaml", "train": train})
         shown = io.StringIO()
         with acting_in(2, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
             run_recipe(recipe, Console(file=shown, width=400))
