@@ -201,3 +201,25 @@ def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
     train_kind("cwd", tmp_path)
     assert len(spoiled) == 4
     assert_ended_alike("cwd", tmp_path, whole("cwd"))
+
+
+def test_the_loss_scale_survives_and_changes_nothing_of_a_sparse_training(
+    train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scale is a power of two, so a trainer that unscales before it clips and shrinks is exact."""
+    scales: list[tuple[int, float]] = []
+    step = torch.amp.GradScaler.step
+
+    def note(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        scales.append((len(scales), self.get_scale()))
+        step(self, optimizer)
+
+    growing = functools.partial(torch.amp.GradScaler, "cpu", init_scale=256.0, growth_interval=2)
+    monkeypatch.setattr(torch.amp.GradScaler, "step", note)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: growing())
+    with acting_in(3, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
+        train_kind("sparse", tmp_path)
+    train_kind("sparse", tmp_path)
+    # Two steps an epoch; the third epoch was begun twice, and in vain before its first step.
+    assert scales == [(0, 256.0), (1, 256.0), (2, 512.0), (3, 512.0), (4, 1024.0), (5, 1024.0)]
+    assert_ended_alike("sparse", tmp_path, whole("sparse"))
