@@ -271,7 +271,9 @@ def _room(output: Path, needed: int) -> Iterator[Finding]:
 
 def _split(split: Split, name: str, recipe: Recipe) -> Iterator[Finding]:
     """Check a split's images and labels: present, readable, of known classes, large enough to be seen."""
-    what = f"data: {name}, {len(split.images)} images, {len(split.names)} classes"
+    limit = recipe.data.limit
+    of = f"{limit} of {len(split.images)}" if limit and limit < len(split.images) else len(split.images)
+    what = f"data: {name}, {of} images, {len(split.names)} classes"
     missing = [image for image in split.images if not image.is_file()]
     if missing:
         yield Finding("FAIL", f"{what}: {len(missing)} are missing, first {missing[0]}", "restore them")
