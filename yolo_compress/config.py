@@ -229,9 +229,9 @@ class Distill(Section):
         "ultralytics what Ultralytics has chosen",
     )
     temperature: float = Field(1.0, gt=0, description="softens the distributions that cwd and logits compare")
-    levels: tuple[
-        Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
-    ] = Field((1.0, 1.0, 1.0), description="weights of the maps P3, P4, P5 in cwd")
+    levels: list[Annotated[float, Field(ge=0)]] = Field(
+        [1.0, 1.0, 1.0], min_length=3, max_length=3, description="weights of the maps P3, P4, P5 in cwd"
+    )
     adaptive: bool = Field(
         False,
         description="re-balance the levels after each epoch of cwd: more weight where the student is "

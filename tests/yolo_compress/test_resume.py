@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from support.trainings import EPOCHS, acting_in, killed_in, run_training
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.pruning import prune_uniformly
 from yolo_compress.run import run_recipe
-from yolo_compress.training import load_model, save_model
+from yolo_compress.training import StageTrainer, load_model, save_model
 
 LOSSES = {"cwd": {"cwd_loss"}, "logits": {"logits_loss"}, "ultralytics": {"dis_loss"}}
 LAST = Path("training") / "weights" / "last.pt"
@@ -87,6 +88,10 @@ def test_a_training_killed_with_sigkill_ends_as_the_uninterrupted_one(
     assert f"{kind}: resumed at epoch {epoch}/{EPOCHS}" in shown.getvalue()
     assert f"{kind}: epoch {epoch - 1}/{EPOCHS}" not in shown.getvalue()
     assert_ended_alike(kind, tmp_path, whole(kind))
+    if kind == "sparse":  # the record of the scales, before the training and after each epoch
+        records = [json.loads((folder / "gammas.json").read_text()) for folder in (tmp_path, whole(kind))]
+        assert records[0] == records[1]
+        assert [entry["epoch"] for entry in records[0]["epochs"]] == list(range(EPOCHS + 1))
 
 
 @pytest.mark.parametrize("kind", ["logits", "ultralytics"])
@@ -166,9 +171,7 @@ def test_a_disk_that_fills_up_is_told_and_loses_no_finished_epoch(
 def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: Path) -> None:
     def start(lr: float) -> str:
         train = {"epochs": 2, "batch": 2, "lr": lr, "augment": {"mosaic": 0}}
-        recipe = make_recipe(
-            tmp_path / "out", dataset, threads=1, teacher={"model": "yolov8n.yaml", "train": train}
-        )
+        recipe = make_recipe(tmp_path / "out", dataset, teacher={"model": "yolov8n.yaml", "train": train})
         shown = io.StringIO()
         with acting_in(2, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
             run_recipe(recipe, Console(file=shown, width=400))
@@ -181,3 +184,20 @@ def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: 
     again = start(0.002)
     assert "dense: resumed at epoch 2/2" in again
     assert "dense: epoch 1/2" not in again
+
+
+def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
+    train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess, spoiled = StageTrainer.preprocess_batch, []
+
+    def spoil_once(self: StageTrainer, batch: Any) -> Any:
+        batch = preprocess(self, batch)
+        if self.epoch == 1 and len(spoiled) < 4:
+            spoiled.append(batch["img"].fill_(torch.nan))
+        return batch
+
+    monkeypatch.setattr(StageTrainer, "preprocess_batch", spoil_once)
+    train_kind("cwd", tmp_path)
+    assert len(spoiled) == 4
+    assert_ended_alike("cwd", tmp_path, whole("cwd"))

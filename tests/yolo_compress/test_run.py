@@ -185,6 +185,25 @@ def test_a_folder_of_other_files_is_not_touched(dataset: Path, tmp_path: Path) -
     assert (tmp_path / "dense" / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_device_that_is_not_there_is_an_error_before_anything(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device: torch finds no CUDA device 97"):
+        run_recipe(make_recipe(tmp_path / "out", dataset, device="97"), Console(quiet=True))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a folder that not even root can write into")
+def test_an_unwritable_folder_is_an_error_before_anything(dataset: Path) -> None:
+    with pytest.raises(UserError, match="cannot write into the run's folder /sys/run: "):
+        run_recipe(make_recipe(Path("/sys/run"), dataset), Console(quiet=True))
+
+
+def test_a_stage_s_folder_that_cannot_be_written_is_named(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("")
+    (tmp_path / "dense").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"cannot write .*dense: Not a directory; choose another output"):
+        run_recipe(make_recipe(tmp_path, dataset), Console(quiet=True))
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
