@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from yolo_compress.errors import UserError
+
+if TYPE_CHECKING:
+    from yolo_compress.evaluation import Accuracy
 
 # Everything that needs torch is imported by the command that uses it: --help answers at once, and the
 # processes that measure latency, which import the parent's main module, stay small.
@@ -69,36 +72,53 @@ def export(
 
 @app.command(epilog="Example: yolo-compress evaluate model.onnx --data VisDrone.yaml --split val")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="An ONNX detector.")],
+    model: Annotated[Path, typer.Argument(help="A checkpoint (.pt), an ONNX file or an engine (.engine).")],
     data: Annotated[Path, typer.Option(help="An Ultralytics data set description (YAML).")],
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "val",
     iou_threshold: Annotated[
         float | None, typer.Option(help="Of the suppression; by default the model card's.")
     ] = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels of a checkpoint's input; by default as it was trained."),
+    ] = None,
 ) -> None:
-    """Measure an exported model's accuracy through the detector that flies."""
+    """Measure a model's accuracy through the detector that flies."""
     from rich.progress import Progress
 
-    from yolo_compress.evaluation import evaluate_onnx
+    from yolo_compress.evaluation import evaluate_model
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=None)
-        accuracy = evaluate_onnx(
+        accuracy = evaluate_model(
             model,
             data,
             split,
             iou_threshold=iou_threshold,
+            input_size=input_size,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    for name, value in (
-        ("AP50", accuracy.ap50),
-        ("AP", accuracy.ap),
-        ("APs", accuracy.ap_small),
-        ("APm", accuracy.ap_medium),
-        ("APl", accuracy.ap_large),
-    ):
-        console.print(f"{name:5} " + ("-" if value is None else f"{100 * value:.1f}"))
+    print_accuracy(accuracy)
     console.print(f"on {accuracy.images} images of {data}, split {split!r}")
+
+
+def print_accuracy(accuracy: Accuracy) -> None:
+    """Print one row for all classes, and one a class."""
+    from rich.table import Table
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    table = Table(box=None)
+    table.add_column("class")
+    for column in ("objects", "AP50", "AP", "AP75", "APs", "APm", "APl"):
+        table.add_column(column, justify="right")
+    a = accuracy
+    figures = (a.ap50, a.ap, a.ap75, a.ap_small, a.ap_medium, a.ap_large)
+    table.add_row("all", str(sum(c.objects for c in a.per_class)), *map(percent, figures))
+    for c in a.per_class:
+        table.add_row(c.name, str(c.objects), percent(c.ap50), percent(c.ap))
+    console.print(table)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from yolo_compress.training import load_model
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 
 from ultralytics import YOLO  # isort: skip
+from ultralytics.nn.tasks import DetectionModel  # isort: skip
 
 # The newest operator set that TensorRT 8.5, the oldest runtime supported, reads.
 OPSET = 17
@@ -34,7 +35,7 @@ IOU_THRESHOLD = 0.7
 def export_onnx(
     checkpoint: Path,
     destination: Path,
-    input_size: int,
+    input_size: int | None = None,
     *,
     score_threshold: float = SCORE_THRESHOLD,
     iou_threshold: float = IOU_THRESHOLD,
@@ -48,7 +49,7 @@ def export_onnx(
     Args:
         checkpoint: an Ultralytics ``.pt`` of a detector.
         destination: the ONNX file to write.
-        input_size: side in pixels of the square input that the model was trained for.
+        input_size: side in pixels of the square input; None for the one that the model was trained with.
         score_threshold: default score cut for the card.
         iou_threshold: default IoU of the suppression for the card.
         compression: what the model was compressed from, for the card.
@@ -58,6 +59,8 @@ def export_onnx(
     """
     model = load_model(checkpoint)
     stride = int(model.stride.max())
+    if input_size is None:
+        input_size = trained_size(model)
     if input_size < stride or input_size % stride:
         raise UserError(f"the input size {input_size} is no multiple of the model's stride {stride}")
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +92,16 @@ def export_onnx(
         "weights_sha256": weights_sha256(graph),
     }
     _write(graph, card, destination)
+
+
+def trained_size(model: DetectionModel) -> int:
+    """Return the input size in pixels that a checkpoint was trained with.
+
+    It is 640, Ultralytics' default, where the checkpoint does not say.
+    """
+    given = getattr(model, "args", {})
+    size = (given if isinstance(given, dict) else vars(given)).get("imgsz", 640)
+    return int(size if isinstance(size, int) else max(size))
 
 
 def versions() -> dict[str, str]:

@@ -30,7 +30,7 @@ from yolo_compress.data.dataset import generate_dataset
 from yolo_compress.data.scenes import SceneSpec
 from yolo_compress.distillation import DistillationTrainer
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Accuracy, Latency, beside, evaluate_onnx, measure_latency, read_split
+from yolo_compress.evaluation import Accuracy, Latency, beside, evaluate_model, measure_latency, read_split
 from yolo_compress.export import export_onnx, update_card, versions
 from yolo_compress.pruning import count_macs, count_params, prune_to_macs
 from yolo_compress.sparsity import SparsityTrainer
@@ -290,7 +290,7 @@ class Run:
         of = _hash([record["checkpoint_sha256"], settings.split, settings.iou_threshold, self._data_print])
         if record.get("accuracy", {}).get("of") == of:
             return
-        accuracy = evaluate_onnx(
+        accuracy = evaluate_model(
             folder / ONNX,
             self._data,
             settings.split,
@@ -300,7 +300,7 @@ class Run:
         record["accuracy"] = {"of": of, **dataclasses.asdict(accuracy)}
         changes: dict[str, Any] = {
             "accuracy": {
-                **dataclasses.asdict(accuracy),
+                **accuracy.summary(),
                 "dataset": self._dataset_name,
                 "split": settings.split,
             }
@@ -365,7 +365,7 @@ class Run:
                 onnx=folder / ONNX,
                 params=record["params"],
                 gmacs=record["gmacs"],
-                accuracy=Accuracy(**_without(record["accuracy"], "of")),
+                accuracy=Accuracy.from_record(_without(record["accuracy"], "of")),
                 latency=Latency(**_without(record["latency"], "of")),
             )
             for folder, record in zip(folders, records, strict=True)

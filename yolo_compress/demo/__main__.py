@@ -196,7 +196,7 @@ def _fly(name: str, model: Path, flight: RecordedFlight, folder: Path, console: 
 
 def _score(flight: RecordedFlight, flown: FlownModel, names: Sequence[str]) -> Accuracy:
     nothing = Found(np.empty((0, 4)), np.empty(0), np.empty(0, np.int64))
-    return score(flight.truths, [flown.found.get(i, nothing) for i in range(len(flight))], len(names))
+    return score(flight.truths, [flown.found.get(i, nothing) for i in range(len(flight))], names)
 
 
 def _stage_rows(run: RunResult) -> Rows:
