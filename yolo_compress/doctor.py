@@ -23,11 +23,10 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from yolo_compress.config import Dense, Prune, Recipe, load_recipe
+from yolo_compress.config import Dense, Export, Prune, Recipe, load_recipe
 from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Split, beside, read_ground_truth, read_image, read_split
-from yolo_compress.export import OPSET
 from yolo_compress.pruning import count_params, prune
 from yolo_compress.run import architecture, plan, space_needed
 from yolo_compress.training import load_model
@@ -197,7 +196,9 @@ def _onnx_chain() -> Finding:
         [value("x", onnx.TensorProto.FLOAT, [1])],
         [value("y", onnx.TensorProto.FLOAT, [1])],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", Export.model_fields["opset"].default)]
+    )
     # Ultralytics' exporter writes an older format than this onnx would by itself.
     model.ir_version = min(model.ir_version, 9)
     text = f"ONNX Runtime {onnxruntime.__version__} runs what onnx {onnx.__version__} writes"
