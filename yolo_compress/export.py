@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import math
-import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from yolo_trt_node.detector.letterbox import Preprocessor
 
 from yolo_compress.config import Export
 from yolo_compress.data.scenes import SceneSpec, render_scene
+from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import SCORE_FLOOR, Accuracy, evaluate_model, read_image, read_split
 from yolo_compress.onnx_graph import append_suppression, fix_sizes, quantise, tail_nodes, to_half
@@ -212,11 +212,11 @@ def export_onnx(
         "versions": versions(),
         "weights_sha256": weights_sha256(graph),
     }
-    destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / destination.name
         _write(graph, card, trial)
         engines = [verify_engine(trial, backend, size, checkpoint) for backend in settings.verify]
+    destination.parent.mkdir(parents=True, exist_ok=True)
     _write(graph, {**card, "engines": engines}, destination)
     return deviation
 
@@ -246,8 +246,8 @@ class _Letterbox:
 def _batches(settings: Export, size: int, stride: int, images: Sequence[Path]) -> Iterator[Batch]:
     """Yield what an export is checked on, in the batches and sizes that its free axes allow."""
     # Spread over the set: neighbours are often frames of one flight.
-    chosen = [images[i * len(images) // _CHECKED_IMAGES] for i in range(_CHECKED_IMAGES)] if images else []
-    frames = [read_image(path) for path in dict.fromkeys(chosen)] or list(_generated_images())
+    chosen = spread(images, _CHECKED_IMAGES) if images else []
+    frames = [read_image(path) for path in chosen] or list(_generated_images())
     square = _Letterbox(size, size)
     if settings.dynamic == "none":
         for frame in frames:
@@ -417,8 +417,8 @@ def deliver(
     split: str = "val",
     score_threshold: float = SCORE_THRESHOLD,
     iou_threshold: float = IOU_THRESHOLD,
+    dataset: str | None = None,
     facts: Mapping[str, Any] | None = None,
-    seed: int = 0,
     threads: int = 0,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[Delivery, ...]:
@@ -434,8 +434,8 @@ def deliver(
         split: the split to measure on.
         score_threshold: as `export_onnx`.
         iou_threshold: as `export_onnx`.
+        dataset: the data set's name in the cards; None for that of its description.
         facts: entries for every card, such as what the model was compressed from.
-        seed: decides which images are calibrated on.
         threads: CPU threads of the measurement; 0 for one a core.
         tell: takes a line of progress.
 
@@ -449,8 +449,7 @@ def deliver(
             raise UserError(
                 "int8 is calibrated on real images: name the data set with --data (its split train)"
             )
-        train = read_split(data, "train").images
-        calibration = random.Random(seed).sample(train, min(settings.calibration_images, len(train)))
+        calibration = spread(read_split(data, "train").images, settings.calibration_images)
     delivered: list[Delivery] = []
     reference: Accuracy | None = None
     for precision in sorted(settings.precision, key=list(TOLERANCE).index):
@@ -488,7 +487,7 @@ def deliver(
                         threads=threads,
                     )
                 )
-            of_it = {"dataset": data.stem, "split": split}
+            of_it = {"dataset": dataset or data.stem, "split": split}
             update_card(
                 path,
                 {
