@@ -164,7 +164,7 @@ class TestBadInput:
             ({"data": b"\x00" * 10}, "corrupt image: 10 bytes of data"),
             ({"step": 3}, "corrupt image: step 3 is less than"),
             ({"height": 0, "width": 0, "data": b""}, "empty image: 0 x 0"),
-            ({"encoding": "hsv99"}, "image encoding 'hsv99' is not supported; supported are bgr8"),
+            ({"encoding": "hsv99"}, "unsupported encoding: 'hsv99'; supported are bgr8"),
             ({"width": 4_000_000_000}, "corrupt image: step"),
         ],
     )

@@ -423,6 +423,7 @@ class TensorRtSession:
         self._smallest, self._largest = engine.batches
         self._shaped_for = 0
         self._warm = False
+        self._uncaptured = 0
         self._turn = threading.Lock()
         image, prediction = engine.inputs[0], engine.outputs[0]
         self._names = (image.name, prediction.name)
@@ -534,6 +535,16 @@ class TensorRtSession:
     def _execute(self, count: int) -> None:
         """Queue the network and the way back of its prediction."""
         if count != self._shaped_for:
+            if self._warm and self._held.graph is None and self._graphs_wanted:
+                self._uncaptured += 1
+                # The first time it is the step from the warm-up to the work.
+                if self._uncaptured == 2:
+                    _LOG.info(
+                        "batches of %d and %d take turns, and run without a CUDA graph: set max_batch so "
+                        "that all views of an image fit into one",
+                        self._shaped_for,
+                        count,
+                    )
             self._shape_for(count)
             self._warm = False
         elif self._warm and self._held.graph is None and self._graphs_wanted:
