@@ -8,12 +8,15 @@ import io
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from support.squares import make_recipe
 from support.trainings import EPOCHS, acting_in, killed_in, run_training
@@ -184,6 +187,54 @@ def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: 
     again = start(0.002)
     assert "dense: resumed at epoch 2/2" in again
     assert "dense: epoch 1/2" not in again
+
+
+KILLED_AT = """
+import os, signal, sys
+from yolo_compress import run
+place, stage = sys.argv.pop(1), sys.argv.pop(1)
+function = getattr(run, place)
+def function_or_death(*arguments, **options):
+    if stage in str(arguments) + str(options):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*arguments, **options)
+setattr(run, place, function_or_death)
+from yolo_compress.cli import main
+main()
+"""
+
+
+def test_a_run_killed_between_its_trainings_repeats_none_of_them(dataset: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "out", dataset)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+
+    def killed_at(function: str, stage: str) -> str:
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED_AT, function, stage, "run", str(tmp_path / "recipe.yaml")],
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        return process.stdout
+
+    shown = killed_at("prune", "")
+    assert "dense: epoch 1/1" in shown
+    assert "sparse: epoch 1/1" in shown
+    shown = killed_at("export_onnx", "distilled")
+    assert "pruned: " in shown
+    assert "distilled: epoch 1/1" in shown
+    assert "sparse: epoch" not in shown
+    output = io.StringIO()
+    run_recipe(recipe, Console(file=output, width=200))
+    assert [line.split(":")[0] for line in output.getvalue().splitlines() if "skipped" in line] == [
+        "dense",
+        "sparse",
+        "pruned",
+    ]
+    assert "epoch" not in output.getvalue()
+    assert not list((tmp_path / "out").rglob("last.pt"))  # a finished stage keeps its model only
 
 
 def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
