@@ -259,6 +259,10 @@ class StageTrainer(DetectionTrainer):
 
     def _setup_train(self) -> None:
         super()._setup_train()
+        if self.args.amp and not self.amp and RANK in (-1, 0):
+            self.console.print(
+                f"{self.job.label}: in fp32, Ultralytics finds no mixed precision to rely on on {self.device}"
+            )
         # Saves a tenth or more of the time on a CPU. Ultralytics does this on CUDA only; its average, which
         # was copied before, keeps the ordinary layout, and so does what is saved.
         if self.device.type == "cpu":

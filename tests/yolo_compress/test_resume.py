@@ -8,12 +8,15 @@ import io
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from support.squares import make_recipe
 from support.trainings import EPOCHS, acting_in, killed_in, run_training
@@ -186,6 +189,54 @@ def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: 
     assert "dense: epoch 1/2" not in again
 
 
+KILLED_AT = """
+import os, signal, sys
+from yolo_compress import run
+place, stage = sys.argv.pop(1), sys.argv.pop(1)
+function = getattr(run, place)
+def function_or_death(*arguments, **options):
+    if stage in str(arguments) + str(options):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*arguments, **options)
+setattr(run, place, function_or_death)
+from yolo_compress.cli import main
+main()
+"""
+
+
+def test_a_run_killed_between_its_trainings_repeats_none_of_them(dataset: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "out", dataset)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+
+    def killed_at(function: str, stage: str) -> str:
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED_AT, function, stage, "run", str(tmp_path / "recipe.yaml")],
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        return process.stdout
+
+    shown = killed_at("prune", "")
+    assert "dense: epoch 1/1" in shown
+    assert "sparse: epoch 1/1" in shown
+    shown = killed_at("export_onnx", "distilled")
+    assert "pruned: " in shown
+    assert "distilled: epoch 1/1" in shown
+    assert "sparse: epoch" not in shown
+    output = io.StringIO()
+    run_recipe(recipe, Console(file=output, width=200))
+    assert [line.split(":")[0] for line in output.getvalue().splitlines() if "skipped" in line] == [
+        "dense",
+        "sparse",
+        "pruned",
+    ]
+    assert "epoch" not in output.getvalue()
+    assert not list((tmp_path / "out").rglob("last.pt"))  # a finished stage keeps its model only
+
+
 def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
     train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,3 +252,25 @@ def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
     train_kind("cwd", tmp_path)
     assert len(spoiled) == 4
     assert_ended_alike("cwd", tmp_path, whole("cwd"))
+
+
+def test_the_loss_scale_survives_and_changes_nothing_of_a_sparse_training(
+    train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scale is a power of two, so a trainer that unscales before it clips and shrinks is exact."""
+    scales: list[tuple[int, float]] = []
+    step = torch.amp.GradScaler.step
+
+    def note(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        scales.append((len(scales), self.get_scale()))
+        step(self, optimizer)
+
+    growing = functools.partial(torch.amp.GradScaler, "cpu", init_scale=256.0, growth_interval=2)
+    monkeypatch.setattr(torch.amp.GradScaler, "step", note)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: growing())
+    with acting_in(3, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
+        train_kind("sparse", tmp_path)
+    train_kind("sparse", tmp_path)
+    # Two steps an epoch; the third epoch was begun twice, and in vain before its first step.
+    assert scales == [(0, 256.0), (1, 256.0), (2, 512.0), (3, 512.0), (4, 1024.0), (5, 1024.0)]
+    assert_ended_alike("sparse", tmp_path, whole("sparse"))
