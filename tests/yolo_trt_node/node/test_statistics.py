@@ -25,6 +25,7 @@ def test_a_window_holds_rates_ages_stages_and_reasons(clock):
         clock.now += 0.1
         camera.received(stamp_s=5.0 + index)
     camera.dropped()
+    camera.lost(3)
     camera.skipped("nobody listens")
     camera.unreadable("encoding 'x' is not supported")
     for age in range(1, 11):
@@ -33,7 +34,8 @@ def test_a_window_holds_rates_ages_stages_and_reasons(clock):
     window = camera.window()
 
     assert window.duration_s == pytest.approx(2.0)
-    assert (window.received, window.published, window.dropped, window.boxes) == (20, 10, 1, 20)
+    assert (window.received, window.published, window.dropped, window.lost) == (20, 10, 1, 3)
+    assert window.boxes == 20
     assert window.input_hz == pytest.approx(10.0)
     assert window.output_hz == pytest.approx(5.0)
     assert window.skipped == {"nobody listens": 1}
@@ -74,6 +76,7 @@ def test_windows_add_up_to_what_one_long_window_holds(clock):
             clock.now += 0.25 if index != 7 else 2.0
             camera.received(float(index // 2))
             camera.published(index / 10, {"inference": index / 100}, boxes=index)
+            camera.lost(index)
             camera.skipped("rate") if index % 3 else camera.unreadable("broken")
             if cut and index % 4 == 3:
                 total += camera.window()

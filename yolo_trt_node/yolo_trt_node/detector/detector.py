@@ -196,9 +196,15 @@ class Detector:
 
     @property
     def precision(self) -> str:
-        """The precision really in force, of each session compiled so far."""
-        found = dict.fromkeys(session.precision for _, session in self._prepared.values())
+        """The precision really in force, of each session compiled so far. Any thread may ask."""
+        found = dict.fromkeys(session.precision for _, session in tuple(self._prepared.values()))
         return ", ".join(found) or "not compiled yet"
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines in use: file, checksum, TensorRT, GPU; none with other backends. Any thread may ask."""
+        found = (getattr(session, "identity", "") for _, session in tuple(self._prepared.values()))
+        return tuple(dict.fromkeys(identity for identity in found if identity))
 
     def set_options(
         self,

@@ -13,14 +13,22 @@ from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
-from vision_msgs.msg import Detection2DArray
+from vision_msgs.msg import Detection2DArray, Detection3DArray
+
+try:
+    from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
+except ModuleNotFoundError:  # Humble
+    from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
 from yolo_trt_node.node.parameters import RELIABILITIES, LiveSettings
 from yolo_trt_node.node.qos import answer_qos, create_publisher, image_qos
 from yolo_trt_node.node.statistics import CameraStatistics
+from yolo_trt_node.tracking import Tracker
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+
+    from yolo_trt_node.node.ground import GroundProjection
 
 ImageMessage: TypeAlias = Image | CompressedImage
 
@@ -106,7 +114,9 @@ class RateLimit:
         if now_s < self._due_s - period / 4:
             return False
         # From when it was due, not from now: else 30 Hz thinned to 20 Hz would become 15 Hz.
-        self._due_s = max(self._due_s + period, now_s)
+        self._due_s += period
+        if self._due_s <= now_s:
+            self._due_s = now_s + period
         return True
 
 
@@ -119,6 +129,8 @@ class Camera:
         source: what is subscribed to; ``None`` while the node is not active.
         statistics: what became of its images.
         outputs: its publishers, by the last part of their topic.
+        tracker: gives its detections ids; ``None`` where nothing tracks.
+        ground: puts its detections on the ground; ``None`` where nothing is projected.
     """
 
     def __init__(
@@ -129,6 +141,7 @@ class Camera:
         transport: str,
         reliability: str,
         live: LiveSettings,
+        projected: bool = False,
     ) -> None:
         """Create the publishers; the subscription waits for `open`.
 
@@ -139,6 +152,7 @@ class Camera:
             transport: as in `choose_source`.
             reliability: likewise.
             live: what may change at run time.
+            projected: whether there is an output ``detections_3d``, too.
         """
         self.name = name
         self.topic = node.resolve_topic_name(name if "/" in name else self._under("image", name))
@@ -152,9 +166,14 @@ class Camera:
         self._lock = threading.Lock()
         self._put: Callable[[ImageMessage], bool] | None = None
         self._subscription: Subscription | None = None
+        self.tracker: Tracker | None = None
+        self.ground: GroundProjection | None = None
+        kinds = {"detections": Detection2DArray, "annotated": Image}
+        if projected:
+            kinds["detections_3d"] = Detection3DArray
         self.outputs: dict[str, LifecyclePublisher] = {
             topic: create_publisher(node, kind, self._under(topic, name), answer_qos())
-            for topic, kind in (("detections", Detection2DArray), ("annotated", Image))
+            for topic, kind in kinds.items()
         }
 
     @staticmethod
@@ -167,6 +186,12 @@ class Camera:
         return self._live.infer_without_listeners or any(
             publisher.get_subscription_count() for publisher in self.outputs.values()
         )
+
+    @property
+    def input(self) -> tuple[str, str]:
+        """Full name of the topic that is read, and its type as the graph names it."""
+        source = self.source or Source(self.topic, Image, False)
+        return source.topic, TYPE_NAMES[source.kind]
 
     def open(self, put: Callable[[ImageMessage], bool]) -> None:
         """Subscribe.
@@ -198,6 +223,8 @@ class Camera:
             self._put = None
             self._unsubscribe()
             self.source = None
+        if self.ground is not None:
+            self.ground.close()
 
     def destroy(self) -> None:
         """Give everything back."""
@@ -238,6 +265,7 @@ class Camera:
             source.topic,
             self._on_image,
             image_qos(source.reliability),
+            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
             qos_overriding_options=QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)),
         )
         self.source = source
@@ -246,6 +274,9 @@ class Camera:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+
+    def _on_lost(self, event: QoSMessageLostInfo) -> None:
+        self.statistics.lost(event.total_count_change)
 
     def _on_image(self, message: ImageMessage) -> None:
         stamp = message.header.stamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -27,17 +29,20 @@ from yolo_trt_node.detector import Detector, ModelError
 from yolo_trt_node.detector.engines import cancel_builds
 from yolo_trt_node.node import parameters
 from yolo_trt_node.node.camera import Camera, ImageMessage
+from yolo_trt_node.node.ground import GroundProjection
+from yolo_trt_node.node.health import Health
 from yolo_trt_node.node.life_cycle import Transitions
 from yolo_trt_node.node.messages import label_info, vision_info
 from yolo_trt_node.node.pipeline import Pipeline
 from yolo_trt_node.node.qos import create_publisher, latched_qos
+from yolo_trt_node.node.transforms import TransformListener
 from yolo_trt_node.node.worker import Worker
+from yolo_trt_node.tracking import Tracker
 
 # Most cameras are 16:9; a first frame of another aspect compiles its own input shape when it comes.
 WARM_UP_SIZE = (720, 1280)
 # How soon a camera's new publishers are followed.
 FOLLOW_PERIOD_S = 0.5
-REPORT_PERIOD_S = 10.0
 DETECTOR_LOG = logging.getLogger("yolo_trt_node.detector")
 # How long a signal may wait to be noticed while nothing happens.
 SPIN_PERIOD_S = 0.1
@@ -48,15 +53,17 @@ FORESEEN = (ModelError, ValueError, ParameterException, NameValidationException)
 
 
 class RosLog(logging.Handler):
-    """Passes what the detector logs (engine builds, fallbacks) on to the node's log."""
+    """Passes what the detector logs (engine builds, fallbacks) on to the node's log and ``/diagnostics``."""
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Log through a node."""
+    def __init__(self, node: LifecycleNode, health: Health) -> None:
+        """Log through a node, and tell its health how far a build is."""
         super().__init__(logging.INFO)
         self._node = node
+        self._health = health
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass one line on; rclpy wants each severity on a line of its own."""
+        self._health.progresses(record.getMessage())
         logger = self._node.get_logger()
         if record.levelno >= logging.ERROR:
             logger.error(record.getMessage())
@@ -73,11 +80,12 @@ class DetectorNode(LifecycleNode):
         ``image`` in, ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``;
         ``detections`` out, ``vision_msgs/Detection2DArray``, reliable, one message an image, with its header;
         ``annotated`` out, ``sensor_msgs/Image``, built only while somebody listens;
+        ``detections_3d`` out, ``vision_msgs/Detection3DArray``, where ``ground_frame`` is set;
     and for all cameras ``label_info`` and ``vision_info`` out, latched.
 
     Threads: the executor's only stores images and answers services; "inference" (`Worker`) does all that
     happens to an image (`Pipeline`); "transitions" (`Transitions`) runs the life cycle, and is the only one
-    that creates and destroys what the others use.
+    that creates and destroys what the others use; "health" (`Health`) watches, and says what is wrong.
     """
 
     def __init__(self, **arguments: object) -> None:
@@ -94,8 +102,12 @@ class DetectorNode(LifecycleNode):
         self._cameras: list[Camera] = []
         self._worker: Worker[ImageMessage] | None = None
         self._outputs: dict[str, LifecyclePublisher] = {}
+        self._transforms: TransformListener | None = None
+        # Of all cameras and for the node's whole life: an id never comes to mean another object.
+        self._track_ids = itertools.count(1)
         self._timers_active: list[Timer] = []
-        self._log_handler = RosLog(self)
+        self._health = Health(self)
+        self._log_handler = RosLog(self, self._health)
         self._transitions = Transitions(self)
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -119,6 +131,11 @@ class DetectorNode(LifecycleNode):
             return False
         self._release()
         return True
+
+    def destroy_node(self) -> None:
+        """Destroy the node; up to here it has said how it is."""
+        self._health.close()
+        super().destroy_node()
 
     # --- Life cycle -----------------------------------------------------------------------------------------
 
@@ -152,20 +169,23 @@ class DetectorNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to unconfigured after a transition that failed in an unforeseen way."""
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
+        return self._transition("recover", self._release)
 
     def _transition(self, name: str, *steps: Callable[[], object]) -> TransitionCallbackReturn:
         """Run a transition's steps; rclpy itself would swallow an exception without a word."""
+        self._health.begins(name)
         try:
             for step in steps:
                 step()
         except FORESEEN as error:
             self.get_logger().error(f"{name} failed: {error}")
+            self._health.ends(str(error))
             return TransitionCallbackReturn.FAILURE
-        except Exception:
+        except Exception as error:
             self.get_logger().error(f"{name} failed in an unforeseen way:\n{traceback.format_exc()}")
+            self._health.ends(f"in an unforeseen way: {error!r}; the log has more")
             return TransitionCallbackReturn.ERROR
+        self._health.ends()
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
@@ -174,6 +194,7 @@ class DetectorNode(LifecycleNode):
             complaints = "; ".join(self._complaints.values())
         if complaints:
             raise ValueError(f"{complaints}. Set it (`ros2 param set`) and configure again")
+        parameters.check(given)
         if not given["model"]:
             raise ValueError(
                 "no model: set the parameter model to the path of an ONNX file (model:=/path/to/model.onnx "
@@ -204,12 +225,14 @@ class DetectorNode(LifecycleNode):
                 transport=str(given["image_transport"]),
                 reliability=str(given["image_reliability"]),
                 live=self._live,
+                projected=parameters.ground_settings(given) is not None,
             )
             self._cameras.append(camera)
         with self._lock:
             # What is live may have been set while the model was loading.
             parameters.update_detector(detector, self._given)
             self._detector = detector
+        self._health.uses(detector)
         self.get_logger().info(
             f"loaded {detector.path} on {detector.backend} ({detector.backend_reason}), precision "
             f"{detector.precision}: {len(detector.card.names)} classes, "
@@ -224,10 +247,11 @@ class DetectorNode(LifecycleNode):
         self._worker = Worker(
             pipeline.process,
             sources=len(self._cameras),
-            batch=self._detector.options.max_batch,
+            batch=self._detector.card.fixed_batch or self._detector.options.max_batch,
             window_s=lambda: self._live.batch_window_s,
         )
         try:
+            self._track_and_project()
             for number, camera in enumerate(self._cameras):
                 camera.open(partial(self._worker.put, number))
         except Exception:
@@ -235,10 +259,8 @@ class DetectorNode(LifecycleNode):
             raise
         # By a steady clock: with use_sim_time the node's own stands still while nothing plays.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timers_active = [
-            self.create_timer(FOLLOW_PERIOD_S, self._follow, clock=steady),
-            self.create_timer(REPORT_PERIOD_S, self._report, clock=steady),
-        ]
+        self._timers_active = [self.create_timer(FOLLOW_PERIOD_S, self._follow, clock=steady)]
+        self._health.watches(self._cameras)
         self._publish_info()
         for camera in self._cameras:
             assert camera.source is not None
@@ -247,11 +269,34 @@ class DetectorNode(LifecycleNode):
                 f"publishing {camera.outputs['detections'].topic_name}"
             )
 
+    def _track_and_project(self) -> None:
+        """Give the cameras what the parameters ask for beyond detections."""
+        tracking = parameters.tracker_options(self._given)
+        ground = parameters.ground_settings(self._given)
+        if ground is not None:
+            self._transforms = TransformListener(self, self._flush_ground)
+        for camera in self._cameras:
+            camera.tracker = None if tracking is None else Tracker(tracking, self._track_ids)
+            if ground is not None and self._transforms is not None:
+                publisher = camera.outputs["detections_3d"]
+                camera.ground = GroundProjection(
+                    self, camera.topic, publisher, self._transforms.buffer, ground
+                )
+
+    def _flush_ground(self) -> None:
+        for camera in self._cameras:
+            if camera.ground is not None:
+                camera.ground.flush()
+
     def _deactivate(self) -> None:
+        self._health.watches([])
         # First the sources, then the worker: nothing is left that could start a frame.
         for timer in self._timers_active:
             self.destroy_timer(timer)
         self._timers_active = []
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
         for camera in self._cameras:
             camera.close()
         if self._worker is not None:
@@ -268,6 +313,7 @@ class DetectorNode(LifecycleNode):
         self._outputs = {}
         with self._lock:
             self._detector = None
+        self._health.uses(None)
         DETECTOR_LOG.removeHandler(self._log_handler)
 
     def _publish_info(self) -> None:
@@ -289,32 +335,6 @@ class DetectorNode(LifecycleNode):
     def _follow(self) -> None:
         for camera in self._cameras:
             camera.follow()
-
-    def _report(self) -> None:
-        for camera in self._cameras:
-            window = camera.statistics.window()
-            if not window.received:
-                publishers = self.count_publishers(camera.topic)
-                self.get_logger().warning(
-                    f"no image on {camera.topic} for {REPORT_PERIOD_S:g} s; it has {publishers} publisher"
-                    + ("s" if publishers != 1 else "")
-                    + ("" if publishers else ": check the camera and the remapping of image")
-                )
-                continue
-            skipped = "".join(f", {count} skipped ({reason})" for reason, count in window.skipped.items())
-            age, inference = window.age_s(50), window.stage_s("inference")
-            times = (
-                ""
-                if age is None or inference is None
-                else (
-                    f"; age at publication {1e3 * age:.0f} ms, inference {1e3 * inference:.0f} ms (medians)"
-                )
-            )
-            self.get_logger().info(
-                f"{camera.topic}: {window.received} images in {REPORT_PERIOD_S:g} s, {window.published} "
-                f"answered, {window.dropped} dropped for newer ones, {sum(window.unreadable.values())} "
-                f"unreadable{skipped}{times}"
-            )
 
     # --- Parameters -----------------------------------------------------------------------------------------
 
@@ -363,6 +383,8 @@ def main() -> None:
         while not stopping and rclpy.ok():
             try:
                 executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+            except _rclpy.InvalidHandle:
+                continue  # what was ready has just been destroyed by a transition
             except Exception:
                 # rclpy raises what a callback raised.
                 node.get_logger().error(f"a request failed:\n{traceback.format_exc()}")

@@ -14,6 +14,8 @@ from std_msgs.msg import Header
 from vision_msgs.msg import (
     Detection2D,
     Detection2DArray,
+    Detection3D,
+    Detection3DArray,
     LabelInfo,
     ObjectHypothesisWithPose,
     VisionClass,
@@ -21,6 +23,7 @@ from vision_msgs.msg import (
 )
 
 from yolo_trt_node.detector import Detections, ModelCard
+from yolo_trt_node.projection import GroundPoints
 
 # In a serialised Detection2D: score, position (3), orientation (4), covariance (36), centre x, y and angle,
 # width, height.
@@ -129,6 +132,38 @@ def detection_array(header: Header, detections: Detections, ids: Sequence[str] =
         result.hypothesis.class_id = str(class_id)
         result.hypothesis.score = score
         detection.results = [result]
+        message.detections.append(detection)
+    return message
+
+
+def detection_3d_array(
+    header: Header, detections: Detections, points: GroundPoints, ids: Sequence[str] = ()
+) -> Detection3DArray:
+    """Build the message of an image's detections on the ground.
+
+    Each result's pose is the place, with its covariance; the orientation is not known (variance of an even
+    spread over the circle). The box is flat and square: as wide as the object spans across the line of sight.
+
+    Args:
+        header: the image's stamp, and the fixed frame.
+        detections: what was found in the image.
+        points: where those that stand on the ground do.
+        ids: of the tracks, one for each detection; none where nothing tracks.
+    """
+    message = Detection3DArray(header=header)
+    covariances = np.zeros((len(points.index), 6, 6))
+    covariances[:, :3, :3] = points.covariances
+    covariances[:, [3, 4, 5], [3, 4, 5]] = np.pi**2 / 3
+    for row, index in enumerate(points.index.tolist()):
+        detection = Detection3D(header=header, id=ids[index] if ids else "")
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id = str(int(detections.class_ids[index]))
+        result.hypothesis.score = float(detections.scores[index])
+        for place in (result.pose.pose.position, detection.bbox.center.position):
+            place.x, place.y, place.z = points.positions[row].tolist()
+        result.pose.covariance = covariances[row].reshape(-1)
+        detection.results = [result]
+        detection.bbox.size.x = detection.bbox.size.y = float(points.widths[row])
         message.detections.append(detection)
     return message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from rclpy.validate_topic_name import validate_topic_name
 from yolo_trt_node.detector import Detector, DetectorOptions
 from yolo_trt_node.detector.backends import BACKENDS, PRECISIONS, PROVIDERS
 from yolo_trt_node.detector.tiling import MAX_OVERLAP, MIN_OVERLAP
+from yolo_trt_node.projection import Ground
+from yolo_trt_node.tracking import TrackerOptions
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -53,6 +56,21 @@ class LiveSettings:
         self.batch_window_s = float(given["batch_window_ms"]) / 1e3  # type: ignore[arg-type]
         self.infer_without_listeners = bool(given["infer_without_listeners"])
         self.log_frames = bool(given["log_frames"])
+
+
+@dataclass(frozen=True)
+class GroundSettings:
+    """How detections are put on the ground.
+
+    Attributes:
+        frame: the fixed TF frame, z up.
+        rectified: whether the images are.
+        ground: the plane in it, and how well all is known.
+    """
+
+    frame: str
+    rectified: bool
+    ground: Ground
 
 
 @dataclass(frozen=True)
@@ -257,8 +275,151 @@ PARAMETERS: tuple[Spec, ...] = (
         False,
         "Load TensorRT engines although other users could have written them (an engine is code).",
     ),
+    Spec("tracker", False, "Follow the objects of each camera: Detection2D.id is the same in every frame."),
+    Spec(
+        "tracker_high_score",
+        0.3,
+        "Only detections that score this begin tracks; weaker ones (down to score_threshold) continue them.",
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    Spec(
+        "tracker_memory_s",
+        2.0,
+        "Seconds that a track outlives its last detection; a longer pause of the stamps ends all tracks.",
+        minimum=0.05,
+        maximum=60.0,
+    ),
+    Spec(
+        "tracker_min_hits",
+        2,
+        "In so many consecutive frames an object is seen before it gets its id.",
+        minimum=1,
+        maximum=100,
+    ),
+    Spec(
+        "tracker_camera_motion",
+        True,
+        "Follow the camera's own motion in the images; false where the camera stands still.",
+    ),
+    Spec(
+        "ground_frame",
+        "",
+        "Publish detections_3d, the detections' places on the ground, in this frame (such as map or odom; z "
+        "up); needs camera_info beside the images, and TF. Empty: do not.",
+    ),
+    Spec(
+        "ground_height",
+        0.0,
+        "Height of the ground in ground_frame, metres.",
+        minimum=-10_000.0,
+        maximum=10_000.0,
+    ),
+    Spec(
+        "ground_max_range",
+        500.0,
+        "What lies farther from the camera, in metres, is left out of detections_3d.",
+        minimum=1.0,
+        maximum=100_000.0,
+    ),
+    Spec(
+        "ground_pixel_sigma",
+        2.0,
+        "For the covariance: standard deviation of where an object touches the ground in the image, pixels.",
+        minimum=0.0,
+        maximum=1000.0,
+    ),
+    Spec(
+        "ground_height_sigma",
+        0.5,
+        "For the covariance: standard deviation of the camera's height above the ground, metres.",
+        minimum=0.0,
+        maximum=1000.0,
+    ),
+    Spec(
+        "ground_attitude_sigma",
+        0.5,
+        "For the covariance: standard deviation of the camera's attitude about each axis, degrees.",
+        minimum=0.0,
+        maximum=45.0,
+    ),
+    Spec(
+        "images_rectified",
+        False,
+        "For detections_3d: the images are rectified (image_proc): use P and R of camera_info, not K and D.",
+    ),
     Spec("log_frames", False, "Log a line for each answered image: age, stage times, boxes.", live=True),
     Spec("autostart", True, "Configure and activate at start, without being asked to."),
+    Spec(
+        "diagnostics.min_rate_hz",
+        1.0,
+        "/diagnostics warns where a camera sends fewer images a second; 0.0: any rate is fine.",
+        live=True,
+        minimum=0.0,
+        maximum=1000.0,
+    ),
+    Spec(
+        "diagnostics.error_rate_hz",
+        0.0,
+        "/diagnostics reports an error where a camera sends fewer; 0.0: only where none come.",
+        live=True,
+        minimum=0.0,
+        maximum=1000.0,
+    ),
+    Spec(
+        "diagnostics.max_frame_age_s",
+        0.5,
+        "/diagnostics warns where the 95th percentile of the frame age at publication is higher, in seconds.",
+        live=True,
+        minimum=0.0,
+        maximum=3600.0,
+    ),
+    Spec(
+        "diagnostics.error_frame_age_s",
+        2.0,
+        "/diagnostics reports an error where it is higher, in seconds.",
+        live=True,
+        minimum=0.0,
+        maximum=3600.0,
+    ),
+    Spec(
+        "diagnostics.input_timeout_s",
+        3.0,
+        "After so many seconds without an image the input is stale and the log says the most likely reason.",
+        live=True,
+        minimum=0.1,
+        maximum=3600.0,
+    ),
+    Spec(
+        "diagnostics.max_temperature_c",
+        85.0,
+        "On a Jetson: /diagnostics warns where a sensor is hotter, in degrees Celsius.",
+        live=True,
+        minimum=0.0,
+        maximum=200.0,
+    ),
+    Spec(
+        "diagnostics.error_temperature_c",
+        95.0,
+        "On a Jetson: /diagnostics reports an error where a sensor is hotter, in degrees Celsius.",
+        live=True,
+        minimum=0.0,
+        maximum=200.0,
+    ),
+    Spec(
+        "diagnostic_updater.period",
+        1.0,
+        "Seconds between two messages on /diagnostics.",
+        live=True,
+        minimum=0.1,
+        maximum=60.0,
+    ),
+    Spec(
+        "diagnostic_updater.use_fqn",
+        False,
+        "On /diagnostics, call the node by its full name, with its namespace.",
+        live=True,
+    ),
 )
 
 
@@ -311,6 +472,7 @@ def check(given: Values) -> None:
             raise ValueError(f"{spec.name} is {given[spec.name]!r}; use one of {', '.join(spec.choices)}")
     camera_names(given)
     detector_options(given)
+    ground_settings(given)
 
 
 def camera_names(given: Values) -> tuple[str, ...]:
@@ -328,6 +490,42 @@ def camera_names(given: Values) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"cameras names one twice: {', '.join(names)}")
     return names or ("",)
+
+
+def tracker_options(given: Values) -> TrackerOptions | None:
+    """Make the tracker's options; ``None`` where nothing is to be tracked."""
+    if not given["tracker"]:
+        return None
+    return TrackerOptions(
+        high_score=float(given["tracker_high_score"]),  # type: ignore[arg-type]
+        memory_s=float(given["tracker_memory_s"]),  # type: ignore[arg-type]
+        min_hits=int(given["tracker_min_hits"]),  # type: ignore[arg-type]
+        camera_motion=bool(given["tracker_camera_motion"]),
+    )
+
+
+def ground_settings(given: Values) -> GroundSettings | None:
+    """Make the ground projection's settings; ``None`` where nothing is to be projected.
+
+    Raises:
+        ValueError: the frame is not one frame's name.
+    """
+    frame = str(given["ground_frame"])
+    if not frame:
+        return None
+    if any(character.isspace() for character in frame) or not frame.strip("/"):
+        raise ValueError(f"ground_frame is {frame!r}, which names no TF frame; use one such as map or odom")
+    return GroundSettings(
+        frame=frame,
+        rectified=bool(given["images_rectified"]),
+        ground=Ground(
+            height=float(given["ground_height"]),  # type: ignore[arg-type]
+            max_range_m=float(given["ground_max_range"]),  # type: ignore[arg-type]
+            pixel_sigma=float(given["ground_pixel_sigma"]),  # type: ignore[arg-type]
+            height_sigma=float(given["ground_height_sigma"]),  # type: ignore[arg-type]
+            attitude_sigma=math.radians(float(given["ground_attitude_sigma"])),  # type: ignore[arg-type]
+        ),
+    )
 
 
 def max_pixels(given: Values) -> int:

@@ -23,6 +23,7 @@ from yolo_trt_node.node.messages import (
     serialized_detections,
 )
 from yolo_trt_node.node.parameters import LiveSettings
+from yolo_trt_node.tracking import as_texts
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -96,13 +97,21 @@ class Pipeline:
         self, camera: Camera, header: Header, frame: Frame, detections: Detections, reading_s: float
     ) -> None:
         """Publish what was found in one image."""
+        ids: list[str] = []
+        tracking_s = 0.0
+        if camera.tracker is not None:
+            started = time.perf_counter()
+            stamp_s = header.stamp.sec + header.stamp.nanosec * 1e-9
+            ids = as_texts(camera.tracker.update(detections, frame, stamp_s))
+            tracking_s = time.perf_counter() - started
         started = time.perf_counter()
-        # A tracker gives each box its id here, a text: self._message(header, detections, ids).
-        camera.outputs["detections"].publish(self._message(header, detections))
+        camera.outputs["detections"].publish(self._message(header, detections, ids))
         # By hand: rclpy's Time refuses a stamp before 1970, which a broken camera may well send.
         stamped = header.stamp.sec * 10**9 + header.stamp.nanosec
         age_s = (self._node.get_clock().now().nanoseconds - stamped) / 1e9
         timing = {"decode": reading_s, **detections.timing, "publish": time.perf_counter() - started}
+        if camera.tracker is not None:
+            timing["tracking"] = tracking_s
         camera.statistics.published(age_s, timing, len(detections))
         if self._live.log_frames:
             stages = ", ".join(f"{stage} {1e3 * seconds:.1f}" for stage, seconds in timing.items())
@@ -110,7 +119,9 @@ class Pipeline:
                 f"{camera.topic}: stamp {header.stamp.sec}.{header.stamp.nanosec:09d}, {len(detections)} "
                 f"boxes, age {1e3 * age_s:.1f} ms; ms: {stages}"
             )
-        # Whatever else is made of the boxes (ground projection) follows here, after the planner has them.
+        # Whatever else is made of the boxes follows here, after the planner has them.
+        if camera.ground is not None:
+            camera.ground.put(header, (frame.height, frame.width), detections, ids)
         annotated = camera.outputs["annotated"]
         if annotated.get_subscription_count():
             picture = draw_detections(frame.to_bgr(), detections, self._detector.card.names)

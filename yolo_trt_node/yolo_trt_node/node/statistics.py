@@ -22,6 +22,7 @@ class Window:
     Attributes:
         duration_s: length of the span, by a steady clock.
         received: images that came.
+        lost: images that the middleware lost on the way, as far as it tells.
         dropped: images displaced by a newer one before their turn.
         skipped: images left out on purpose, by reason.
         unreadable: images that could not be used, by reason.
@@ -29,7 +30,8 @@ class Window:
         boxes: boxes in those answers.
         ages_s: age of each answered image (its stamp against the node's clock) when its answer went out.
         timing: seconds that each stage took, for each answered image.
-        longest_gap_s: longest time without an image, between two of them or up to the end of the span.
+        longest_gap_s: longest time without an image, between two of them or up to the end of the span; it may
+            have begun before the span.
         silent_s: seconds from the last image ever to the end of the span; ``None`` before the first one.
         stamp_s: the newest image's stamp, seconds; ``None`` before the first one.
         stamps_repeated: images with the very stamp of the image before.
@@ -38,6 +40,7 @@ class Window:
 
     duration_s: float = 0.0
     received: int = 0
+    lost: int = 0
     dropped: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     unreadable: Mapping[str, int] = field(default_factory=dict)
@@ -56,6 +59,7 @@ class Window:
         return Window(
             duration_s=self.duration_s + later.duration_s,
             received=self.received + later.received,
+            lost=self.lost + later.lost,
             dropped=self.dropped + later.dropped,
             skipped=Counter(self.skipped) + Counter(later.skipped),
             unreadable=Counter(self.unreadable) + Counter(later.unreadable),
@@ -102,11 +106,12 @@ class CameraStatistics:
         self._lock = threading.Lock()
         self._last_input_s: float | None = None
         self._stamp_s: float | None = None
-        self._start(clock())
+        self._created_s = clock()
+        self._start(self._created_s)
 
     def _start(self, now_s: float) -> None:
         self._started_s = now_s
-        self._received = self._dropped = self._published = self._boxes = 0
+        self._received = self._lost = self._dropped = self._published = self._boxes = 0
         self._repeated = self._backwards = 0
         self._skipped: Counter[str] = Counter()
         self._unreadable: Counter[str] = Counter()
@@ -126,6 +131,11 @@ class CameraStatistics:
                 self._repeated += stamp_s == self._stamp_s
                 self._backwards += stamp_s < self._stamp_s
             self._stamp_s = stamp_s
+
+    def lost(self, images: int) -> None:
+        """Count images that the middleware says it has lost (the subscription's message-lost event)."""
+        with self._lock:
+            self._lost += images
 
     def dropped(self) -> None:
         """Count an image displaced by a newer one."""
@@ -162,11 +172,12 @@ class CameraStatistics:
         with self._lock:
             now_s = self._clock()
             silent_s = None if self._last_input_s is None else now_s - self._last_input_s
-            # A silence that goes on at the end of the window counts too.
-            gap_s = now_s - self._started_s if silent_s is None else silent_s
+            # A silence that goes on at the end of the window counts too, from the beginning if need be.
+            gap_s = now_s - self._created_s if silent_s is None else silent_s
             window = Window(
                 duration_s=now_s - self._started_s,
                 received=self._received,
+                lost=self._lost,
                 dropped=self._dropped,
                 skipped=dict(self._skipped),
                 unreadable=dict(self._unreadable),

@@ -230,6 +230,7 @@ class SharedEngine:
         outputs: its outputs.
         batches: smallest and largest batch.
         precision: the precision that its layers have, read back from the engine.
+        identity: in words which engine it is: file, checksum, what built it for which GPU.
     """
 
     _loaded: ClassVar[weakref.WeakValueDictionary[tuple[str, str, int], SharedEngine]] = (
@@ -257,6 +258,8 @@ class SharedEngine:
             self.inputs, self.outputs = self._read_tensors()
             self.batches = self._read_batches()
             self.precision = read_precision(trt, self._engine)
+        made = (stored.made_by.get(key) for key in ("version", "gpu"))
+        self.identity = ", ".join(filter(None, (stored.path.name, f"sha256 {stored.sha256[:16]}", *made)))
         self._contexts = 0
 
     @classmethod
@@ -411,6 +414,7 @@ class TensorRtSession:
 
     Attributes:
         precision: the precision that the engine really has.
+        identity: which engine it runs, in words.
         infer_frames: takes frames straight from the camera where the letterbox kernel compiles, else
             ``None``.
     """
@@ -418,6 +422,7 @@ class TensorRtSession:
     def __init__(self, engine: SharedEngine, height: int, width: int, *, cuda_graph: bool) -> None:
         """Create the context and allocate for the largest batch."""
         self.precision = engine.precision
+        self.identity = engine.identity
         self._gpu = gpu = engine.gpu
         self._graphs_wanted = cuda_graph
         self._smallest, self._largest = engine.batches
