@@ -191,9 +191,10 @@ def run_recipe(recipe: Recipe, console: Console) -> RunResult:
         UserError: something in the recipe, the data or the models cannot be used.
     """
     stages = plan(recipe)
+    check_devices(stages)
     claim_folder(recipe.output, RECIPE, recipe)
     worker = StageWorker(recipe, console, lambda stage: recipe.output / stage.name)
-    worker.require(stages)
+    worker.require_space(stages)
     folders = [worker.measured(stage) for stage in stages]
     results = worker.results(folders)
     _copy(folders[-1] / CHECKPOINT, recipe.output / CHECKPOINT)
@@ -270,12 +271,25 @@ def run_stage(recipe: Recipe, name: str, checkpoints: Sequence[Path], console: C
             f"the recipe leaves out the stage {name}; its stages are "
             + ", ".join(stage.name for stage in plan(recipe))
         )
+    check_devices([stage])
     for checkpoint in checkpoints:
         load_model(checkpoint)  # for its error, which is clearer than the trainer's
     claim_folder(recipe.output, RECIPE, recipe)
     worker = StageWorker(recipe, console, lambda stage: recipe.output / stage.name)
-    worker.require([stage])
+    worker.require_space([stage])
     return worker.measured(stage, checkpoints)
+
+
+def check_devices(stages: Sequence[Stage]) -> None:
+    """See that this machine has the devices that stages train on.
+
+    Raises:
+        UserError: it has not.
+    """
+    for stage in stages:
+        training = getattr(stage.section, "train", None)
+        if training is not None:
+            check_device(stage.recipe.device, training.batch)
 
 
 def claim_folder(folder: Path, document: str, content: Section) -> None:
@@ -326,17 +340,13 @@ class StageWorker:
         self._done: dict[str, Path] = {}
         self.source: Source = prepare_source(recipe, recipe.output, console)
 
-    def require(self, stages: Sequence[Stage]) -> None:
-        """Refuse to start what would fail after hours.
+    def require_space(self, stages: Sequence[Stage]) -> None:
+        """Refuse to start what would end in a full disk.
 
         Raises:
-            UserError: a device is not there, or the disk has less room than training and its results need.
+            UserError: the disk has less room than training and its results need.
         """
         todo = [stage for stage in stages if not (self._folder_of(stage) / RECORD).is_file()]
-        for stage in todo:
-            training = getattr(stage.section, "train", None)
-            if training is not None:
-                check_device(stage.recipe.device, training.batch)
         if not todo:
             return
         needed = space_needed(todo)
