@@ -155,7 +155,7 @@ class Comparison:
     def sentences(self) -> list[str]:
         """Say what the figures say: first how the smaller stock models fare, then each verdict asked for."""
         rows = {row.name: row for row in self.rows}
-        compressed = [row for row in self.rows if row.kind != "dense"]
+        compressed = [row for row in self.rows if row.kind == "pruned"]
         reference = rows.get(self.arms.comparison.ratio_to)
         stock = [
             row

@@ -36,7 +36,14 @@ from yolo_compress.config import Export
 from yolo_compress.data.scenes import SceneSpec, render_scene
 from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import SCORE_FLOOR, Accuracy, evaluate_model, read_image, read_split
+from yolo_compress.evaluation import (
+    SCORE_FLOOR,
+    Accuracy,
+    evaluate_model,
+    read_image,
+    read_split,
+    require_same_classes,
+)
 from yolo_compress.onnx_graph import append_suppression, fix_sizes, quantise, tail_nodes, to_half
 from yolo_compress.training import load_model
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
@@ -442,8 +449,13 @@ def deliver(
     Raises:
         UserError: as `export_onnx` and `evaluate_model`; int8 without data.
     """
-    images = read_split(data, split).images if data else ()
+    images: Sequence[Path] = ()
     calibration: Sequence[Path] = ()
+    if data is not None:
+        measured_on = read_split(data, split)
+        images = measured_on.images
+        # Before anything is exported, not after.
+        require_same_classes(checkpoint, list(load_model(checkpoint).names.values()), data, measured_on.names)
     if "int8" in settings.precision:
         if data is None:
             raise UserError(
@@ -469,8 +481,11 @@ def deliver(
             f"{path.name}: {precision}, {settings.head}, {path.stat().st_size / 1e6:.1f} MB, off torch by "
             f"{deviation.box_px:.2g} px and {deviation.score:.2g} in score"
         )
+        text += "".join(f", {e['backend']} {e['version']} builds it" for e in read_card(path)["engines"])
         accuracy = None
-        if data is not None:
+        if data is None:
+            text += ", accuracy not measured (no data)"
+        else:
             accuracy = evaluate_model(path, data, split, iou_threshold=iou_threshold, threads=threads)
             if reference is None:
                 # The fp32 checkpoint, where the file just measured is not that.
@@ -499,7 +514,7 @@ def deliver(
             text += (
                 f", AP50 {_figure(accuracy.ap50, reference.ap50)}, AP {_figure(accuracy.ap, reference.ap)}"
             )
-        elif facts:
+        if data is None and facts:
             update_card(path, facts)
         tell(text)
         delivered.append(Delivery(path, precision, accuracy))

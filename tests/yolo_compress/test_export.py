@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -390,14 +391,16 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["the last good one"]
 
 
+needs_tensorrt_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None
+    and importlib.util.find_spec("tensorrt_rtx") is None,
+    reason="TensorRT-RTX is not installed",
+)
+
+
+@needs_tensorrt_rtx
 class TestEngines:
     """The real parser and builder of TensorRT-RTX, which need no GPU."""
-
-    pytestmark = pytest.mark.skipif(
-        importlib.util.find_spec("tensorrt_rtx_bindings") is None
-        and importlib.util.find_spec("tensorrt_rtx") is None,
-        reason="TensorRT-RTX is not installed",
-    )
 
     @pytest.fixture(scope="class")
     def models(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -517,6 +520,22 @@ class TestDeliver:
         settings = Export.model_validate({"precision": ["fp16"]})
         deliver(checkpoint, tmp_path / "x.onnx", settings, input_size=64, data=dataset, tell=told.append)
         assert "AP50 25.0 (-25.0 against the checkpoint)" in told[0]
+
+    def test_data_of_other_classes_is_refused_before_anything_is_written(
+        self, checkpoint: Path, dataset: Path, tmp_path: Path
+    ) -> None:
+        other = dataset.with_name("other.yaml")
+        other.write_text(dataset.read_text().replace(str(list(NAMES)), "[a, b, c]"))
+        with pytest.raises(UserError, match=r"knows 2 classes \(red, blue\), but .* has 3 \(a, b, c\)"):
+            deliver(checkpoint, tmp_path / "x.onnx", Export.model_validate({}), data=other)
+        assert not list(tmp_path.iterdir())
+
+    @needs_tensorrt_rtx
+    def test_engines_and_what_was_not_measured_are_told(self, checkpoint: Path, tmp_path: Path) -> None:
+        told: list[str] = []
+        settings = Export.model_validate({"verify": ["tensorrt_rtx"]})
+        deliver(checkpoint, tmp_path / "x.onnx", settings, input_size=64, tell=told.append)
+        assert re.search(r", tensorrt_rtx [\d.]+ builds it, accuracy not measured \(no data\)$", told[0])
 
     def test_int8_needs_a_data_set(self, checkpoint: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"int8 is calibrated on real images: .*--data"):
