@@ -196,7 +196,7 @@ def test_checkpoints_that_load_frozen_or_in_half_precision_can_be_pruned() -> No
     assert {p.dtype for p in model.parameters()} == {torch.float16}
 
 
-def no_attention_in_c3k2() -> DetectionModel:
+def attention_in_c3k2() -> DetectionModel:
     model = make_model(architecture="yolo11n.yaml")
     model.model[2].m[0] = nn.Sequential(model.model[10].m[0])
     return model
@@ -208,7 +208,8 @@ def no_attention_in_c3k2() -> DetectionModel:
         (lambda: DetectionModel("yolov10n.yaml", verbose=False), r"SCDown.*supported are YOLOv8"),
         (lambda: DetectionModel("yolov9t.yaml", verbose=False), r"ELAN1.*supported are YOLOv8"),
         (lambda: DetectionModel("yolo26n.yaml", verbose=False), r"end-to-end Detect.*supported are YOLOv8"),
-        (no_attention_in_c3k2, r"C3k2 with attention"),
+        (attention_in_c3k2, r"C3k2 with attention"),
+        (lambda: make_model().fuse(verbose=False), r"no BatchNorm.*fused from"),
     ],
 )
 def test_another_architecture_is_refused_by_name(build: Callable[[], DetectionModel], names: str) -> None:
