@@ -21,6 +21,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 WORKSPACE = Path(__file__).resolve().parent
@@ -53,6 +54,8 @@ ROS_BUILD_WHEELS = (
     "rosidl-typesupport-interface", "rosidl-typesupport-introspection-c",
     "rosidl-typesupport-introspection-cpp", "rpyutils",
 )  # fmt: skip
+# Interface packages that the wheels do not have.
+INTERFACES = ("tf2_msgs", "vision_msgs")
 BUILD_TOOLS = ("colcon-common-extensions", "catkin_pkg", "empy", "lark", "setuptools")
 
 
@@ -107,13 +110,14 @@ def set_up(*, force: bool) -> None:
         lambda: install_packages(python, ros),
     )
     interfaces = WORKSPACE / "interfaces"
-    if not has_vision_msgs():
-        step(
-            "vision_msgs",
-            "building vision_msgs",
-            sorted(interfaces.rglob("*")),
-            lambda: colcon_build(ros, interfaces / "vision_msgs"),
-        )
+    for package in INTERFACES:
+        if not brought_by_ros(package):
+            step(
+                package,
+                f"building {package}",
+                sorted((interfaces / package).rglob("*")),
+                partial(colcon_build, ros, interfaces / package),
+            )
     node = ROOT / "yolo_trt_node"
     sources = [node / "package.xml", node / "setup.py", node / "setup.cfg"]
     for folder in (node / "yolo_trt_node", ROOT / "launch", ROOT / "config"):
@@ -231,11 +235,11 @@ def mend_wheels() -> None:
             file.write_text(mended)
 
 
-def has_vision_msgs() -> bool:
-    """Tell whether a ROS installation brings vision_msgs."""
+def brought_by_ros(package: str) -> bool:
+    """Tell whether a ROS installation brings a package."""
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
     return any(
-        (prefix / "share" / "vision_msgs" / "package.xml").is_file()
+        (prefix / "share" / package / "package.xml").is_file()
         for prefix in prefixes
         if WORKSPACE not in prefix.parents and prefix != VENV
     )

@@ -49,15 +49,17 @@ def test_without_ros_distro_the_wheels_are_used(bootstrap, monkeypatch):
     assert bootstrap.sourced_ros() is None
 
 
-def test_a_sourced_vision_msgs_is_found_and_our_own_build_is_not_taken_for_one(
-    bootstrap, monkeypatch, tmp_path
+@pytest.mark.parametrize("package", ["tf2_msgs", "vision_msgs"])
+def test_a_sourced_interface_package_is_found_and_our_own_build_is_not_taken_for_one(
+    bootstrap, monkeypatch, tmp_path, package
 ):
-    (tmp_path / "share" / "vision_msgs").mkdir(parents=True)
-    (tmp_path / "share" / "vision_msgs" / "package.xml").touch()
+    assert package in bootstrap.INTERFACES
+    (tmp_path / "share" / package).mkdir(parents=True)
+    (tmp_path / "share" / package / "package.xml").touch()
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
-    assert bootstrap.has_vision_msgs()
+    assert bootstrap.brought_by_ros(package)
     monkeypatch.setattr(bootstrap, "WORKSPACE", tmp_path.parent)
-    assert not bootstrap.has_vision_msgs()
+    assert not bootstrap.brought_by_ros(package)
 
 
 def test_fingerprints_follow_content_and_names(bootstrap, tmp_path):

@@ -1,11 +1,13 @@
-"""Whatever vision_msgs this machine uses, it is wire-compatible with everybody else's."""
+"""Whatever vision_msgs and tf2_msgs this machine uses, they are wire-compatible with everybody else's."""
 
 import json
 from pathlib import Path
 
 import pytest
+import tf2_msgs.msg
 import vision_msgs.msg
 from ament_index_python.packages import get_package_share_directory
+from rosbags.typesys import Stores, get_typestore
 
 # REP-2016 type hashes of vision_msgs 4.1.1 as released for Jazzy. A definition that yields the
 # same hash has the same fields in the same order.
@@ -42,7 +44,21 @@ def test_type_hash_is_the_released_one(name):
     assert hasattr(vision_msgs.msg, name)
 
 
-def test_our_definition_is_out_of_reach_of_a_plain_colcon_build():
+def test_transforms_are_understood_by_everybody():
+    # As released since Iron; rosbags knows it too.
+    released = "RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087"
+    assert get_typestore(Stores.ROS2_JAZZY).hash_rihs01("tf2_msgs/msg/TFMessage") == released
+    assert hasattr(tf2_msgs.msg, "TFMessage")
+    description = Path(get_package_share_directory("tf2_msgs"), "msg", "TFMessage.json")
+    if not description.is_file():
+        pytest.skip("this ROS 2 distribution has no type hashes (they came with Iron)")
+    hashes = json.loads(description.read_text())["type_hashes"]
+    assert {"type_name": "tf2_msgs/msg/TFMessage", "hash_string": released} in hashes
+
+
+@pytest.mark.parametrize("package", ["tf2_msgs", "vision_msgs"])
+def test_our_definition_is_out_of_reach_of_a_plain_colcon_build(package):
     interfaces = Path(__file__).parents[1] / "ros2_ws" / "interfaces"
     assert (interfaces / "COLCON_IGNORE").is_file()
-    assert not (interfaces.parent / "src" / "vision_msgs").exists()
+    assert (interfaces / package / "package.xml").is_file()
+    assert not (interfaces.parent / "src" / package).exists()

@@ -223,22 +223,67 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: yolo-compress export yolov8n.pt --output yolov8n.onnx --input-size 640")
+@app.command(
+    epilog="Example: yolo-compress export best.pt --precision fp16 --precision int8 --data VisDrone.yaml"
+)
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="An Ultralytics checkpoint (.pt) of a detector.")],
-    output: Annotated[
-        Path | None, typer.Option(help="The ONNX file to write; by default beside the checkpoint.")
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Keys of the recipe's section export: key=value, as in dynamic=none batch=4.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, fp16 or int8; one file for each. Repeatable.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="raw, or end2end: with the suppression inside.")] = None,
+    verify: Annotated[
+        list[str] | None,
+        typer.Option(help="Build an engine too, to see that it can be done: tensorrt_rtx. Needs no GPU."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A data set description (YAML): measures each file; int8 is calibrated on it."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="The split to measure on.")] = "val",
     input_size: Annotated[
-        int, typer.Option(help="Side in pixels of the input that it was trained for.")
-    ] = 640,
+        int | None, typer.Option(help="Side in pixels of the input; by default as it was trained.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The fp32 file to write, by default beside the checkpoint; others are NAME_fp16, NAME_int8.",
+        ),
+    ] = None,
 ) -> None:
-    """Export a checkpoint to an ONNX file that describes itself, ready for the node."""
-    from yolo_compress.export import export_onnx
+    """Export a checkpoint to ONNX files that describe themselves, checked against torch."""
+    from yolo_compress.config import Export, load_section
+    from yolo_compress.errors import explained_disk_errors
+    from yolo_compress.export import deliver
 
+    lists = {"precision": precision, "verify": verify}
+    given = [f"{name}=[{', '.join(values)}]" for name, values in lists.items() if values]
+    given += [f"head={head}"] if head else []
+    settings = load_section(Export, [*(overrides or []), *given], "the export")
     destination = output or checkpoint.with_suffix(".onnx")
-    export_onnx(checkpoint, destination, input_size)
-    console.print(f"written: {destination}")
+    if destination.suffix != ".onnx":
+        raise UserError(f"--output {destination} is no .onnx file")
+    with explained_disk_errors(destination.parent):
+        delivered = deliver(
+            checkpoint,
+            destination,
+            settings,
+            input_size=input_size,
+            data=data,
+            split=split,
+            tell=lambda text: console.print(text, markup=False, soft_wrap=True),
+        )
+    for one in delivered:
+        console.print(f"written: {one.path}", soft_wrap=True)
 
 
 @app.command(epilog="Example: yolo-compress evaluate model.onnx --data VisDrone.yaml --split val")

@@ -29,6 +29,7 @@ from yolo_compress.run import (
     Stage,
     StageWorker,
     accuracy_of,
+    check_devices,
     claim_folder,
     percent,
     plan,
@@ -154,7 +155,7 @@ class Comparison:
     def sentences(self) -> list[str]:
         """Say what the figures say: first how the smaller stock models fare, then each verdict asked for."""
         rows = {row.name: row for row in self.rows}
-        compressed = [row for row in self.rows if row.kind != "dense"]
+        compressed = [row for row in self.rows if row.kind == "pruned"]
         reference = rows.get(self.arms.comparison.ratio_to)
         stock = [
             row
@@ -263,14 +264,14 @@ def run_comparison(arms: Arms, console: Console) -> Comparison:
     """
     output = arms.base.output
     saved = arms.comparison.model_copy(update={"base": Path(BASE), "set": {}})
+    shown = _shown(arms)
+    seeds = arms.comparison.seeds
+    stages = [stage for seed in seeds for recipe in shown.values() for stage in plan(_seeded(recipe, seed))]
+    check_devices(stages)
     claim_folder(output, DOCUMENT, saved)
     write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
     worker = StageWorker(arms.base, console, lambda stage: _folder(output, stage))
-    shown = _shown(arms)
-    seeds = arms.comparison.seeds
-    worker.require(
-        [stage for seed in seeds for recipe in shown.values() for stage in plan(_seeded(recipe, seed))]
-    )
+    worker.require_space(stages)
     for seed in seeds:
         for name, recipe in shown.items():
             console.print(f"[bold]seed {seed}, {name}[/bold]")

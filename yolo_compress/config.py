@@ -229,9 +229,9 @@ class Distill(Section):
         "ultralytics what Ultralytics has chosen",
     )
     temperature: float = Field(1.0, gt=0, description="softens the distributions that cwd and logits compare")
-    levels: tuple[
-        Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
-    ] = Field((1.0, 1.0, 1.0), description="weights of the maps P3, P4, P5 in cwd")
+    levels: list[Annotated[float, Field(ge=0)]] = Field(
+        [1.0, 1.0, 1.0], min_length=3, max_length=3, description="weights of the maps P3, P4, P5 in cwd"
+    )
     adaptive: bool = Field(
         False,
         description="re-balance the levels after each epoch of cwd: more weight where the student is "
@@ -280,6 +280,42 @@ class Evaluate(Section):
     )
 
 
+class Export(Section):
+    """The files that a run delivers, besides the fp32 one of each stage."""
+
+    precision: list[Literal["fp32", "fp16", "int8"]] = Field(
+        ["fp32"],
+        min_length=1,
+        description="one file for each; int8 is calibrated on images of the data's split train",
+    )
+    head: Literal["raw", "end2end"] = Field(
+        "raw", description="end2end holds the suppression, as ONNX's NonMaxSuppression"
+    )
+    dynamic: Literal["all", "batch", "none"] = Field(
+        "all", description="what stays free: batch and size, the batch alone, nothing"
+    )
+    batch: int = Field(1, ge=1, description="images at once where nothing stays free")
+    opset: int = Field(17, ge=13, le=17, description="ONNX operator set; TensorRT 8.5 reads up to 17")
+    max_det: int = Field(300, ge=1, description="boxes an image that an end2end head gives")
+    calibration_images: int = Field(64, ge=1, description="images that int8 is calibrated on")
+    verify: list[Literal["tensorrt_rtx"]] = Field(
+        [], description="builders that must make an engine of each file; they need no GPU"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Export:
+        if len(set(self.precision)) < len(self.precision):
+            raise ValueError(f"precision names one twice: {', '.join(self.precision)}")
+        if self.batch > 1 and self.dynamic != "none":
+            raise ValueError("batch is for dynamic: none; elsewhere the batch is free")
+        if self.head == "end2end" and "tensorrt_rtx" in self.verify:
+            raise ValueError(
+                "TensorRT-RTX cannot build an end2end head (it has no NonMaxSuppression): "
+                "take head: raw for engines, or leave verify out"
+            )
+        return self
+
+
 class Recipe(Section):
     """A whole compression run: the dense detector, then each stage that is not left out."""
 
@@ -302,6 +338,7 @@ class Recipe(Section):
     )
     distill: Distill | None = Field(None, description="training after the pruning, or of the student")
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
+    export: Export = Field(default_factory=lambda: Export.model_validate({}))
 
     @field_validator("device", mode="before")
     @classmethod

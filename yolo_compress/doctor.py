@@ -23,11 +23,10 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from yolo_compress.config import Dense, Prune, Recipe, load_recipe
+from yolo_compress.config import Dense, Export, Prune, Recipe, load_recipe
 from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Split, beside, read_ground_truth, read_image, read_split
-from yolo_compress.export import OPSET
 from yolo_compress.pruning import count_params, prune
 from yolo_compress.run import architecture, plan, space_needed
 from yolo_compress.training import load_model
@@ -197,7 +196,9 @@ def _onnx_chain() -> Finding:
         [value("x", onnx.TensorProto.FLOAT, [1])],
         [value("y", onnx.TensorProto.FLOAT, [1])],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", Export.model_fields["opset"].default)]
+    )
     # Ultralytics' exporter writes an older format than this onnx would by itself.
     model.ir_version = min(model.ir_version, 9)
     text = f"ONNX Runtime {onnxruntime.__version__} runs what onnx {onnx.__version__} writes"
@@ -271,7 +272,9 @@ def _room(output: Path, needed: int) -> Iterator[Finding]:
 
 def _split(split: Split, name: str, recipe: Recipe) -> Iterator[Finding]:
     """Check a split's images and labels: present, readable, of known classes, large enough to be seen."""
-    what = f"data: {name}, {len(split.images)} images, {len(split.names)} classes"
+    limit = recipe.data.limit
+    of = f"{limit} of {len(split.images)}" if limit and limit < len(split.images) else len(split.images)
+    what = f"data: {name}, {of} images, {len(split.names)} classes"
     missing = [image for image in split.images if not image.is_file()]
     if missing:
         yield Finding("FAIL", f"{what}: {len(missing)} are missing, first {missing[0]}", "restore them")

@@ -415,11 +415,7 @@ def _evaluate(
     chosen = read_split(data, split)
     images, names = chosen.images, chosen.names
     detector = _load(model, iou_threshold, threads)
-    if len(detector.card.names) != len(names):
-        raise UserError(
-            f"{model} knows {len(detector.card.names)} classes ({', '.join(detector.card.names)}), but "
-            f"{data} has {len(names)} ({', '.join(names)}); measure it on data with its own classes"
-        )
+    require_same_classes(model, detector.card.names, data, names)
     truths, found = [], []
     for done, path in enumerate(images, start=1):
         image = read_image(path)
@@ -431,6 +427,23 @@ def _evaluate(
         if progress is not None:
             progress(done, len(images))
     return score(truths, found, names)
+
+
+def require_same_classes(model: Path, known: Sequence[str], data: Path, names: Sequence[str]) -> None:
+    """Refuse to measure a model on data of other classes; only their number can be compared.
+
+    Raises:
+        UserError: the model knows more or fewer classes than the data has.
+    """
+
+    def few(classes: Sequence[str]) -> str:
+        return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+
+    if len(known) != len(names):
+        raise UserError(
+            f"{model} knows {len(known)} classes ({few(known)}), but {data} has {len(names)} ({few(names)}); "
+            "measure it on data with its own classes"
+        )
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from yolo_compress.config import Dense, Distill, Prune, Recipe, Section, Sparsify
+from yolo_compress.config import Dense, Distill, Export, Prune, Recipe, Section, Sparsify
 from yolo_compress.data.source import Source, prepare_source
 from yolo_compress.distillation import distil
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.evaluation import Accuracy, Latency, evaluate_model, measure_latency, read_split
-from yolo_compress.export import export_onnx, read_card, update_card, versions
+from yolo_compress.export import Delivery, deliver, export_onnx, read_card, update_card, versions
 from yolo_compress.pruning import Bench, count_macs, count_params, prune
 from yolo_compress.sparsity import sparsify
 from yolo_compress.training import Setting, StageTrainer, check_device, load_model, save_model, train
@@ -45,6 +45,7 @@ RECORD = "stage.json"
 BEGUN = "inputs.sha256"
 RECIPE = "recipe.yaml"
 COMMANDS = "commands.txt"
+EXPORTS = "export.json"
 # A stage's model, and what only this stage's record says.
 Made = tuple[DetectionModel, dict[str, Any]]
 # Images a latency round; more would only repeat.
@@ -190,14 +191,64 @@ def run_recipe(recipe: Recipe, console: Console) -> RunResult:
         UserError: something in the recipe, the data or the models cannot be used.
     """
     stages = plan(recipe)
+    check_devices(stages)
     claim_folder(recipe.output, RECIPE, recipe)
     worker = StageWorker(recipe, console, lambda stage: recipe.output / stage.name)
-    worker.require(stages)
+    worker.require_space(stages)
     folders = [worker.measured(stage) for stage in stages]
     results = worker.results(folders)
-    for name in (ONNX, CHECKPOINT):
-        _copy(folders[-1] / name, recipe.output / name)
+    _copy(folders[-1] / CHECKPOINT, recipe.output / CHECKPOINT)
+    _deliver(recipe, folders[-1], worker.source, console)
     return RunResult(recipe, worker.source.description, tuple(results), recipe.output / ONNX)
+
+
+def _deliver(recipe: Recipe, folder: Path, source: Source, console: Console) -> None:
+    """Put the result of a run's last stage into its folder, in every precision asked for.
+
+    ``model.onnx`` is there in any case: in fp32, as the stage exported it, unless the recipe asks for another
+    fp32 file.
+    """
+    settings, evaluate = recipe.export, recipe.evaluate
+    plain = settings.model_copy(update={"precision": ["fp32"]}) == Export.model_validate({})
+    wanted = [p for p in settings.precision if not (plain and p == "fp32")]
+    of = _hash(
+        [
+            read_record(folder)["checkpoint_sha256"],
+            settings.model_dump(mode="json"),
+            evaluate.model_dump(mode="json"),
+            recipe.input_size,
+            source.fingerprint,
+            versions(),
+        ]
+    )
+    done = recipe.output / EXPORTS
+    before = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+    files: dict[str, str | None] = before.get("files", {})
+    if before.get("of") == of and all(_file_hash(recipe.output / name) == sha for name, sha in files.items()):
+        return
+    done.unlink(missing_ok=True)
+    for name in files:
+        (recipe.output / name).unlink(missing_ok=True)
+    _copy(folder / ONNX, recipe.output / ONNX)
+    delivered: Sequence[Delivery] = ()
+    if wanted:
+        delivered = deliver(
+            folder / CHECKPOINT,
+            recipe.output / ONNX,
+            settings.model_copy(update={"precision": wanted}),
+            input_size=recipe.input_size,
+            data=source.description,
+            split=evaluate.split,
+            score_threshold=evaluate.score_threshold,
+            iou_threshold=evaluate.iou_threshold,
+            dataset=source.name,
+            facts={"compression": read_card(folder / ONNX)["compression"]},
+            threads=recipe.threads,
+            tell=lambda text: console.print(text, markup=False, soft_wrap=True),
+        )
+    names = [ONNX, *(one.path.name for one in delivered)]
+    files = {name: _file_hash(recipe.output / name) for name in dict.fromkeys(names)}
+    write_text(done, json.dumps({"of": of, "files": files}, indent=2) + "\n")
 
 
 def run_stage(recipe: Recipe, name: str, checkpoints: Sequence[Path], console: Console) -> Path:
@@ -220,12 +271,25 @@ def run_stage(recipe: Recipe, name: str, checkpoints: Sequence[Path], console: C
             f"the recipe leaves out the stage {name}; its stages are "
             + ", ".join(stage.name for stage in plan(recipe))
         )
+    check_devices([stage])
     for checkpoint in checkpoints:
         load_model(checkpoint)  # for its error, which is clearer than the trainer's
     claim_folder(recipe.output, RECIPE, recipe)
     worker = StageWorker(recipe, console, lambda stage: recipe.output / stage.name)
-    worker.require([stage])
+    worker.require_space([stage])
     return worker.measured(stage, checkpoints)
+
+
+def check_devices(stages: Sequence[Stage]) -> None:
+    """See that this machine has the devices that stages train on.
+
+    Raises:
+        UserError: it has not.
+    """
+    for stage in stages:
+        training = getattr(stage.section, "train", None)
+        if training is not None:
+            check_device(stage.recipe.device, training.batch)
 
 
 def claim_folder(folder: Path, document: str, content: Section) -> None:
@@ -276,17 +340,13 @@ class StageWorker:
         self._done: dict[str, Path] = {}
         self.source: Source = prepare_source(recipe, recipe.output, console)
 
-    def require(self, stages: Sequence[Stage]) -> None:
-        """Refuse to start what would fail after hours.
+    def require_space(self, stages: Sequence[Stage]) -> None:
+        """Refuse to start what would end in a full disk.
 
         Raises:
-            UserError: a device is not there, or the disk has less room than training and its results need.
+            UserError: the disk has less room than training and its results need.
         """
         todo = [stage for stage in stages if not (self._folder_of(stage) / RECORD).is_file()]
-        for stage in todo:
-            training = getattr(stage.section, "train", None)
-            if training is not None:
-                check_device(stage.recipe.device, training.batch)
         if not todo:
             return
         needed = space_needed(todo)
@@ -328,8 +388,6 @@ class StageWorker:
             write_text(begun, inputs)
         model, facts = self._work(stage, folder, checkpoints)
         save_model(model, folder / CHECKPOINT)
-        # The trainer's own checkpoints: its last epoch is what was just saved.
-        shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
         evaluate, input_size = self._recipe.evaluate, self._recipe.input_size
         export_onnx(
             folder / CHECKPOINT,
@@ -337,6 +395,7 @@ class StageWorker:
             input_size,
             score_threshold=evaluate.score_threshold,
             iou_threshold=evaluate.iou_threshold,
+            images=read_split(self.source.description, evaluate.split).images,
         )
         _write_record(
             folder,
@@ -355,6 +414,8 @@ class StageWorker:
                 **facts,
             },
         )
+        # Only now: who was killed during the export need not train again.
+        shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
 
     def _work(self, stage: Stage, folder: Path, checkpoints: Sequence[Path]) -> Made:
         """Return the model that a stage makes, and what only its record says."""

@@ -259,6 +259,10 @@ class StageTrainer(DetectionTrainer):
 
     def _setup_train(self) -> None:
         super()._setup_train()
+        if self.args.amp and not self.amp and RANK in (-1, 0):
+            self.console.print(
+                f"{self.job.label}: in fp32, Ultralytics finds no mixed precision to rely on on {self.device}"
+            )
         # Saves a tenth or more of the time on a CPU. Ultralytics does this on CUDA only; its average, which
         # was copied before, keeps the ordinary layout, and so does what is saved.
         if self.device.type == "cpu":
@@ -266,7 +270,7 @@ class StageTrainer(DetectionTrainer):
 
     def on_train_start(self) -> None:
         """Show progress."""
-        self._progress = EpochProgress(self.job.label, self.epochs, self.start_epoch, self.console)
+        self._progress = EpochProgress(self.job.label, self.epochs, self.console)
         self._progress.start(len(self.train_loader))
 
     def on_train_epoch_start(self) -> None:
@@ -275,6 +279,7 @@ class StageTrainer(DetectionTrainer):
         So a resumed training draws as the uninterrupted one, on every rank and in every loading process.
         """
         self._epoch_started, self._batches = time.monotonic(), 0
+        self._progress.start_epoch(self.epoch)
         seed = int(np.random.SeedSequence([self.args.seed, self.epoch, RANK + 1]).generate_state(1)[0])
         init_seeds(seed, self.args.deterministic)
         self.train_loader.generator.manual_seed(seed)
@@ -299,7 +304,7 @@ class StageTrainer(DetectionTrainer):
     def on_train_epoch_end(self) -> None:
         """Show the epoch's losses."""
         if RANK in (-1, 0):
-            self._progress.finish_epoch(self.tloss)
+            self._progress.finish_epoch(self.epoch, self.tloss)
 
     def validate(self) -> tuple[dict[str, float], None]:
         """Measure nothing, see the class."""
@@ -449,9 +454,8 @@ def _devices() -> str:
 class EpochProgress:
     """Progress of one training: a live bar on a terminal, one line an epoch elsewhere."""
 
-    def __init__(self, label: str, epochs: int, done: int, console: Console) -> None:
-        """Prepare the display of ``epochs`` epochs, of which ``done`` were done by an earlier process."""
-        self._label, self._epochs, self._epoch, self._console = label, epochs, done, console
+    def __init__(self, label: str, epochs: int, console: Console) -> None:
+        self._label, self._epochs, self._console = label, epochs, console
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -465,24 +469,26 @@ class EpochProgress:
         self._started = time.monotonic()
 
     def start(self, batches: int) -> None:
-        """Show the bar for ``batches`` batches an epoch."""
-        self._task = self._progress.add_task(
-            self._label, total=batches * self._epochs, completed=batches * self._epoch, losses=""
-        )
+        """Show an empty bar for ``batches`` batches an epoch."""
+        self._batches = batches
+        self._task = self._progress.add_task(self._label, total=batches * self._epochs, losses="")
         self._progress.start()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Show epoch ``epoch`` (from 0) as begun; not always the next one."""
+        self._progress.update(self._task, completed=epoch * self._batches)
 
     def step(self) -> None:
         """Advance by one batch."""
         self._progress.advance(self._task)
 
-    def finish_epoch(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Show the mean losses of the epoch that ended."""
-        self._epoch += 1
+    def finish_epoch(self, epoch: int, losses: Mapping[str, torch.Tensor]) -> None:
+        """Show the mean losses of epoch ``epoch`` (from 0)."""
         text = "  ".join(f"{name.removesuffix('_loss')} {float(value):.3f}" for name, value in losses.items())
         self._progress.update(self._task, losses=text)
         if not self._console.is_terminal:
             seconds = time.monotonic() - self._started
-            self._console.print(f"{self._label}: epoch {self._epoch}/{self._epochs}  {text}  {seconds:.0f} s")
+            self._console.print(f"{self._label}: epoch {epoch + 1}/{self._epochs}  {text}  {seconds:.0f} s")
 
     def stop(self) -> None:
         """Take the bar away."""

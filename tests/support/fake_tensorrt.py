@@ -4,7 +4,8 @@ Runtime.
 What a version does not have does not exist here either. Engines are JSON and remember how they were built.
 
 ``FAKE_TENSORRT`` in the environment names the version, so that the builder's process gets the same one;
-``FAKE_TENSORRT_BUILD`` makes its builder fail: ``refuse``, ``crash``, ``killed``, or ``slow``.
+``FAKE_TENSORRT_BUILD`` makes its builder fail: ``refuse``, ``crash``, ``killed``, or ``slow`` (one second;
+``slow 30`` takes thirty).
 """
 
 from __future__ import annotations
@@ -229,8 +230,8 @@ class Builder:
             os.kill(os.getpid(), signal.SIGSEGV)
         if wish == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if wish == "slow":
-            time.sleep(1.0)
+        if wish.startswith("slow"):
+            time.sleep(float(wish.removeprefix("slow") or 1))
         if wish == "refuse":
             self._logger.log(ILogger.Severity.ERROR, "no implementation found for node Conv_3")
             return None

@@ -53,6 +53,7 @@ def write_toy_detector(
     metadata: dict[str, str] | None = None,
     half: bool = False,
     contrast: float = -1.0,
+    work: int = 0,
 ) -> Path:
     """Write the toy detector.
 
@@ -62,6 +63,7 @@ def write_toy_detector(
         static: fix batch, height and width in the graph.
         metadata: ``metadata_props``; by default our own model card.
         half: float16 tensors at the input.
+        work: how many products of 512 x 512 matrices each inference wastes, to take its time.
         contrast: how much the other two colours count for a class; at 0 a yellow cell is both red and green.
     """
     height, width = size
@@ -92,8 +94,25 @@ def write_toy_detector(
         helper.make_node("Mul", ["ones", "box_width"], ["w"]),
         helper.make_node("Mul", ["ones", "box_height"], ["h"]),
         helper.make_node("Concat", ["x", "y", "w", "h", "scores"], ["grid"], axis=1),
-        helper.make_node("Reshape", ["grid", "flat"], ["output0"]),
+        helper.make_node("Reshape", ["grid", "flat"], ["output0" if not work else "answer"]),
     ]
+    if work:
+        # Of the pixels, so that nothing can be computed beforehand.
+        nodes += [
+            helper.make_node("ReduceMean", ["input"], ["mean"], keepdims=0),
+            helper.make_node("Expand", ["mean", "matrix"], ["factor"]),
+            helper.make_node("Expand", ["mean", "matrix"], ["product0"]),
+        ]
+        for index in range(work):
+            nodes += [
+                helper.make_node("MatMul", [f"product{index}", "factor"], [f"raw{index}"]),
+                helper.make_node("Clip", [f"raw{index}", "zero", "one"], [f"product{index + 1}"]),
+            ]
+        nodes += [
+            helper.make_node("ReduceMean", [f"product{work}"], ["wasted"], keepdims=0),
+            helper.make_node("Mul", ["wasted", "zero"], ["nothing"]),
+            helper.make_node("Add", ["answer", "nothing"], ["output0"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "toy",
@@ -119,6 +138,7 @@ def write_toy_detector(
             constant("to1", np.array([1], np.int64)),
             constant("channel_axis", np.array([1], np.int64)),
             constant("flat", np.array([0, 7, -1], np.int64)),
+            constant("matrix", np.array([512, 512], np.int64)),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

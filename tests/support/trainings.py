@@ -15,7 +15,7 @@ from rich.console import Console
 
 from support.squares import make_recipe
 from yolo_compress.distillation import distil
-from yolo_compress.sparsity import SparsityTrainer
+from yolo_compress.sparsity import sparsify
 from yolo_compress.training import Setting, StageTrainer, train
 
 # With everything that has to survive an interruption: warm-up, steps that do not divide the epoch, mosaic
@@ -45,7 +45,6 @@ def run_training(kind: str, folder: Path, dataset: Path, dense: Path, pruned: Pa
         folder,
         dataset,
         cache=False,
-        threads=1,
         teacher={"model": "yolov8n.yaml", "train": TRAINING},
         sparsify={"strength": 0.5, "train": {**TRAINING, "optimizer": "SGD"}},
         distill={"train": TRAINING, **DISTILLATIONS.get(kind, {})},
@@ -55,7 +54,7 @@ def run_training(kind: str, folder: Path, dataset: Path, dense: Path, pruned: Pa
         assert recipe.teacher.train is not None
         return train(StageTrainer, recipe.teacher.model, recipe.teacher.train, setting)
     if kind == "sparse":
-        return train(SparsityTrainer, dense, recipe.sparsify.train, setting)
+        return sparsify(dense, setting)[0]
     return distil(pruned, setting)
 
 

@@ -8,11 +8,15 @@ import io
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from support.squares import make_recipe
 from support.trainings import EPOCHS, acting_in, killed_in, run_training
@@ -20,7 +24,7 @@ from support.trainings import EPOCHS, acting_in, killed_in, run_training
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.pruning import prune_uniformly
 from yolo_compress.run import run_recipe
-from yolo_compress.training import load_model, save_model
+from yolo_compress.training import StageTrainer, load_model, save_model
 
 LOSSES = {"cwd": {"cwd_loss"}, "logits": {"logits_loss"}, "ultralytics": {"dis_loss"}}
 LAST = Path("training") / "weights" / "last.pt"
@@ -87,6 +91,10 @@ def test_a_training_killed_with_sigkill_ends_as_the_uninterrupted_one(
     assert f"{kind}: resumed at epoch {epoch}/{EPOCHS}" in shown.getvalue()
     assert f"{kind}: epoch {epoch - 1}/{EPOCHS}" not in shown.getvalue()
     assert_ended_alike(kind, tmp_path, whole(kind))
+    if kind == "sparse":  # the record of the scales, before the training and after each epoch
+        records = [json.loads((folder / "gammas.json").read_text()) for folder in (tmp_path, whole(kind))]
+        assert records[0] == records[1]
+        assert [entry["epoch"] for entry in records[0]["epochs"]] == list(range(EPOCHS + 1))
 
 
 @pytest.mark.parametrize("kind", ["logits", "ultralytics"])
@@ -166,9 +174,7 @@ def test_a_disk_that_fills_up_is_told_and_loses_no_finished_epoch(
 def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: Path) -> None:
     def start(lr: float) -> str:
         train = {"epochs": 2, "batch": 2, "lr": lr, "augment": {"mosaic": 0}}
-        recipe = make_recipe(
-            tmp_path / "out", dataset, threads=1, teacher={"model": "yolov8n.yaml", "train": train}
-        )
+        recipe = make_recipe(tmp_path / "out", dataset, teacher={"model": "yolov8n.yaml", "train": train})
         shown = io.StringIO()
         with acting_in(2, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
             run_recipe(recipe, Console(file=shown, width=400))
@@ -181,3 +187,90 @@ def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: 
     again = start(0.002)
     assert "dense: resumed at epoch 2/2" in again
     assert "dense: epoch 1/2" not in again
+
+
+KILLED_AT = """
+import os, signal, sys
+from yolo_compress import run
+place, stage = sys.argv.pop(1), sys.argv.pop(1)
+function = getattr(run, place)
+def function_or_death(*arguments, **options):
+    if stage in str(arguments) + str(options):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*arguments, **options)
+setattr(run, place, function_or_death)
+from yolo_compress.cli import main
+main()
+"""
+
+
+def test_a_run_killed_between_its_trainings_repeats_none_of_them(dataset: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "out", dataset)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+
+    def killed_at(function: str, stage: str) -> str:
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED_AT, function, stage, "run", str(tmp_path / "recipe.yaml")],
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        return process.stdout
+
+    shown = killed_at("prune", "")
+    assert "dense: epoch 1/1" in shown
+    assert "sparse: epoch 1/1" in shown
+    shown = killed_at("export_onnx", "distilled")
+    assert "pruned: " in shown
+    assert "distilled: epoch 1/1" in shown
+    assert "sparse: epoch" not in shown
+    output = io.StringIO()
+    run_recipe(recipe, Console(file=output, width=200))
+    assert [line.split(":")[0] for line in output.getvalue().splitlines() if "skipped" in line] == [
+        "dense",
+        "sparse",
+        "pruned",
+    ]
+    assert "epoch" not in output.getvalue()
+    assert not list((tmp_path / "out").rglob("last.pt"))  # a finished stage keeps its model only
+
+
+def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
+    train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess, spoiled = StageTrainer.preprocess_batch, []
+
+    def spoil_once(self: StageTrainer, batch: Any) -> Any:
+        batch = preprocess(self, batch)
+        if self.epoch == 1 and len(spoiled) < 4:
+            spoiled.append(batch["img"].fill_(torch.nan))
+        return batch
+
+    monkeypatch.setattr(StageTrainer, "preprocess_batch", spoil_once)
+    train_kind("cwd", tmp_path)
+    assert len(spoiled) == 4
+    assert_ended_alike("cwd", tmp_path, whole("cwd"))
+
+
+def test_the_loss_scale_survives_and_changes_nothing_of_a_sparse_training(
+    train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scale is a power of two, so a trainer that unscales before it clips and shrinks is exact."""
+    scales: list[tuple[int, float]] = []
+    step = torch.amp.GradScaler.step
+
+    def note(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        scales.append((len(scales), self.get_scale()))
+        step(self, optimizer)
+
+    growing = functools.partial(torch.amp.GradScaler, "cpu", init_scale=256.0, growth_interval=2)
+    monkeypatch.setattr(torch.amp.GradScaler, "step", note)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: growing())
+    with acting_in(3, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
+        train_kind("sparse", tmp_path)
+    train_kind("sparse", tmp_path)
+    # Two steps an epoch; the third epoch was begun twice, and in vain before its first step.
+    assert scales == [(0, 256.0), (1, 256.0), (2, 512.0), (3, 512.0), (4, 1024.0), (5, 1024.0)]
+    assert_ended_alike("sparse", tmp_path, whole("sparse"))

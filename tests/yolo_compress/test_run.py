@@ -165,6 +165,55 @@ def test_second_run_skips_everything_and_says_the_same(
     assert str(result.onnx.name) in done.stdout
 
 
+def test_a_run_delivers_the_files_that_its_recipe_asks_for_once(
+    finished: tuple[RunResult, str], recipe_file: Path
+) -> None:
+    output = finished[0].recipe.output
+    wanted = ["export.precision=[fp32,int8]", "export.calibration_images=2", "export.dynamic=batch"]
+    shown = io.StringIO()
+    run_recipe(load_recipe(recipe_file, wanted), Console(file=shown, width=120))
+    assert shown.getvalue().count("skipped") == 4
+    names = ("model.onnx", "model_int8.onnx")
+    for name in names:
+        assert f"{name}: " in shown.getvalue()
+        card = read_card(output / name)
+        assert card["compression"] == read_card(output / "distilled" / "model.onnx")["compression"]
+        assert card["accuracy"]["dataset"] == "squares"
+        assert Detector.load(output / name).card.fixed_height == 64
+    before = {name: (output / name).stat().st_mtime_ns for name in names}
+    run_recipe(load_recipe(recipe_file, wanted), Console(quiet=True))
+    assert {name: (output / name).stat().st_mtime_ns for name in names} == before
+    (output / "model_int8.onnx").write_bytes(b"damaged")
+    run_recipe(load_recipe(recipe_file, wanted), Console(quiet=True))
+    assert read_card(output / "model_int8.onnx")["precision"] == "int8"
+    run_recipe(load_recipe(recipe_file), Console(quiet=True))
+    assert [path.name for path in output.glob("*.onnx")] == ["model.onnx"]
+    assert (output / "model.onnx").read_bytes() == finished[0].onnx.read_bytes()
+
+
+def test_the_export_verb_names_wrong_keys_and_writes_what_was_asked_for(
+    checkpoint: Path, dataset: Path, tmp_path: Path
+) -> None:
+    def export(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command("export", checkpoint, "--input-size", 64, "-o", tmp_path / "x.onnx", *arguments),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    wrong = export("--precision", "int4", "dynamik=none")
+    assert wrong.returncode == 1
+    assert "precision.0: input should be 'fp32', 'fp16' or 'int8', not 'int4'" in wrong.stderr
+    assert "dynamik: unknown key; did you mean dynamic?" in wrong.stderr
+    assert not list(tmp_path.iterdir())
+    done = export("--precision", "fp16", "--data", dataset, "dynamic=none")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["x_fp16.onnx"]
+    assert "off torch by" in done.stdout
+    assert "AP50" in done.stdout
+
+
 def test_a_changed_section_repeats_its_stage_and_the_later_ones_only(
     finished: tuple[RunResult, str], recipe_file: Path
 ) -> None:
@@ -183,6 +232,25 @@ def test_a_folder_of_other_files_is_not_touched(dataset: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="holds other files"):
         run_recipe(make_recipe(tmp_path, dataset), Console(quiet=True))
     assert (tmp_path / "dense" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_device_that_is_not_there_is_an_error_before_anything(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device: torch finds no CUDA device 97"):
+        run_recipe(make_recipe(tmp_path / "out", dataset, device="97"), Console(quiet=True))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a folder that not even root can write into")
+def test_an_unwritable_folder_is_an_error_before_anything(dataset: Path) -> None:
+    with pytest.raises(UserError, match="cannot write into the run's folder /sys/run: "):
+        run_recipe(make_recipe(Path("/sys/run"), dataset), Console(quiet=True))
+
+
+def test_a_stage_s_folder_that_cannot_be_written_is_named(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("")
+    (tmp_path / "dense").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"cannot write .*dense: Not a directory; choose another output"):
+        run_recipe(make_recipe(tmp_path, dataset), Console(quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -232,12 +300,13 @@ def test_the_effective_recipe_and_the_commands_are_kept(
 def test_the_report_shows_everything_in_one_file(finished: tuple[RunResult, str]) -> None:
     result, _ = finished
     page = write_report(result.recipe.output).read_text()
-    for heading in ("Stages", "What is seen", "Classes", "Channels", "Losses", "How it was made"):
+    for heading in ("Stages", "What is seen", "Classes", "Channels", "Gammas", "Losses", "How it was made"):
         assert f"<h2>{heading}</h2>" in page
     for name in (*STAGES, "red", "blue", "torch-pruning", "sparsify.train.epochs=10000"):
         assert name in page
     assert page.count("data:image/svg+xml;base64,") == 3
     assert page.count("data:image/jpeg;base64,") == 1
+    assert page.count("data:image/png;base64,") == 1
     assert "<script" not in page
     assert not re.search(r'(src|href)="(?!data:)', page)
 

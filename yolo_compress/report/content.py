@@ -12,7 +12,17 @@ import yaml
 from yolo_trt_node.detector import Detector
 
 from yolo_compress import compare
-from yolo_compress.config import Arms, Dense, Distill, Prune, Recipe, Sparsify, load_comparison, load_recipe
+from yolo_compress.config import (
+    Arms,
+    Dense,
+    Distill,
+    Prune,
+    Recipe,
+    Sparsify,
+    Training,
+    load_comparison,
+    load_recipe,
+)
 from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, GroundTruth, read_ground_truth, read_image, read_split
@@ -36,7 +46,6 @@ from ultralytics.nn.modules import Conv  # isort: skip
 
 PAGE = "report.html"
 HISTORY = "history.json"
-GAMMAS = "gammas.png"
 # Images shown side by side.
 PICTURES = 3
 
@@ -93,9 +102,11 @@ def _run_page(folder: Path, recipe: Recipe) -> Path:
             )
         )
     parts += [
-        Part("Gammas", pictures=[_embedded(place / GAMMAS)], note="BatchNorm scales that pruning ranks.")
-        for place in stages.values()
-        if (place / GAMMAS).is_file()
+        Part(
+            "Gammas", pictures=[_embedded(stages[stage] / record["gammas"]["picture"])], note=_gammas(record)
+        )
+        for stage, record in done.items()
+        if "gammas" in record
     ]
     histories = {
         stage.name: json.loads((place / HISTORY).read_text(encoding="utf-8"))
@@ -199,13 +210,26 @@ def _what(stage: Stage) -> str:
     if isinstance(section, Dense):
         if section.train is None:
             return f"{Path(section.model).name} as it is"
-        return f"{Path(section.model).name}, {section.train.epochs} epochs"
+        return f"{Path(section.model).name}, {_epochs(section.train)}"
     if isinstance(section, Sparsify):
-        return f"{section.train.epochs} epochs with an L1 penalty on BatchNorm scales"
+        return f"{_epochs(section.train)} with a penalty on BatchNorm scales"
     if isinstance(section, Distill):
-        return f"{section.train.epochs} epochs of distillation"
+        how = "fine-tuning" if section.method == "none" else f"distillation ({section.method})"
+        return f"{_epochs(section.train)} of {how}"
     assert isinstance(section, Prune)
-    return "channels removed"
+    return f"to {section.target.share:.1%} of the {section.target.kind}, by {section.importance}"
+
+
+def _epochs(training: Training) -> str:
+    return "1 epoch" if training.epochs == 1 else f"{training.epochs} epochs"
+
+
+def _gammas(record: Mapping[str, Any]) -> str:
+    entry = record["gammas"]
+    return (
+        "BatchNorm scales, which pruning ranks. Those of the channels to remove are "
+        f"{entry['contrast']:.0%} as large as the others'. {entry['warning'] or ''}"
+    )
 
 
 def _unfinished(stages: Mapping[Stage, Path], done: Mapping[Stage, Any]) -> str:

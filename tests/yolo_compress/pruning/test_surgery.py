@@ -108,8 +108,7 @@ def test_merging_halves_of_different_width_is_refused() -> None:
         ("yolov8n.yaml", 91),
         ("yolov8s.yaml", 10),
         ("yolov8m.yaml", 10),
-        ("yolo11n.yaml", 2),
-        ("yolo11m.yaml", 2),  # with C3k inside its C3k2
+        ("yolo11n.yaml", 2),  # with C3k inside two of its C3k2
         ("yolov5nu.yaml", 2),
     ],
 )
@@ -136,9 +135,8 @@ def test_pruned_network_computes_what_the_whole_one_does_with_those_channels_sil
     assert float((whole - split)[:, 4:].abs().max()) > 0.1  # the channels did matter
 
 
-@pytest.mark.parametrize("architecture", ["yolov8l.yaml", "yolov8x.yaml"])
-def test_large_models_can_be_operated_on_too(architecture: str) -> None:
-    model = DetectionModel(architecture, nc=3, verbose=False)
+def test_the_largest_model_can_be_operated_on_too() -> None:
+    model = DetectionModel("yolov8x.yaml", nc=3, verbose=False)
     surgery = Surgery(model)
     kept = [torch.arange(max(8, group.width // 16 * 8)) for group in surgery.groups]
     surgery.remove(kept)

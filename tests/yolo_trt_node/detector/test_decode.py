@@ -118,6 +118,28 @@ def test_of_more_candidates_than_can_be_handled_the_best_stay(monkeypatch):
     np.testing.assert_allclose(scores, [0.59, 0.58, 0.57, 0.56, 0.55])
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_each_class_is_cut_by_its_own_threshold_before_the_best_are_taken(multi_label):
+    prediction = raw(
+        column(50, 40, 20, 10, 0.55, 0, 0),
+        column(150, 40, 20, 10, 0, 0.3, 0),
+        column(250, 40, 20, 10, 0, 0, 0.5),
+    )
+    thresholds = np.array([0.6, 0.2, 0.5], np.float32)
+    _, scores, ids = decode_raw(
+        prediction,
+        classes=ALL,
+        score_threshold=thresholds,
+        iou_threshold=0.5,
+        max_det=1,
+        multi_label=multi_label,
+    )
+    assert (ids.tolist(), scores.tolist()) == ([1], [pytest.approx(0.3)])
+    rows = np.array([[0, 0, 9, 9, 0.55, 0], [0, 0, 9, 9, 0.3, 1], [0, 0, 9, 9, 0.5, 2]], np.float32)
+    _, _, ids = decode_end2end(rows, classes=ALL, score_threshold=thresholds, max_det=1)
+    assert ids.tolist() == [1]
+
+
 def test_end2end_rows_are_cut_sorted_and_limited():
     rows = np.array(
         [

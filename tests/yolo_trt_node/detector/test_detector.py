@@ -265,3 +265,23 @@ class TestStockUltralyticsMetadata:
         metadata = {k: v for k, v in self.META.items() if k != "names"}
         detector = Detector.load(write_toy_detector(tmp_path / "m.onnx", metadata=metadata))
         assert detector.card.names == ("class 0", "class 1", "class 2")
+
+
+class TestClassThresholds:
+    def test_they_replace_the_common_one_for_their_classes(self, toy):
+        image = paint_cells(canvas(64, 64), [(1, 1, "red"), (3, 4, "green"), (5, 1, "blue")]) // 2 + 57
+        common = {"score_threshold": 0.1, "iou_threshold": None, "max_det": 300, "classes": ()}
+        detector = Detector.load(toy, DetectorOptions(score_threshold=0.1))
+        assert len(detector.detect([image])[0]) == 3
+        detector.set_options(**common, class_thresholds=(("red", 0.99), ("2", 0.99)))
+        assert detector.detect([image])[0].class_ids.tolist() == [1]
+        detector.set_options(**common)
+        assert len(detector.detect([image])[0]) == 3
+
+    @pytest.mark.parametrize(
+        ("thresholds", "text"),
+        [((("red", 1.5),), "is 1.5, not between 0 and 1"), ((("car", 0.5),), "no class 'car'; it has red")],
+    )
+    def test_wrong_ones_are_refused_with_the_reason(self, toy, thresholds, text):
+        with pytest.raises(ValueError, match=text):
+            Detector.load(toy, DetectorOptions(class_thresholds=thresholds))

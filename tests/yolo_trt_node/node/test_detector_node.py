@@ -4,6 +4,8 @@ import signal
 
 import numpy as np
 import pytest
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from support.ros import Transition, detector_node, wait_until
 from support.toy_detector import BGR, NAMES, paint_cells, write_rectangle_detector, write_toy_detector
@@ -164,7 +166,7 @@ class TestBadInput:
             ({"data": b"\x00" * 10}, "corrupt image: 10 bytes of data"),
             ({"step": 3}, "corrupt image: step 3 is less than"),
             ({"height": 0, "width": 0, "data": b""}, "empty image: 0 x 0"),
-            ({"encoding": "hsv99"}, "image encoding 'hsv99' is not supported; supported are bgr8"),
+            ({"encoding": "hsv99"}, "unsupported encoding: 'hsv99'; supported are bgr8"),
             ({"width": 4_000_000_000}, "corrupt image: step"),
         ],
     )
@@ -274,6 +276,37 @@ class TestParametersInFlight:
             assert len(peer.detect(scene(), (3, 0)).detections) == 1
             assert peer.set_parameter("score_threshold", 0.75) == (True, "")
             assert wait_until(lambda: peer.label_infos[-1].threshold == 0.75)
+
+    def test_single_classes_have_thresholds_of_their_own(self, environment, peer, toy):
+        with detector_node(environment, {"model": toy}):
+            assert len(peer.detect(scene()).detections) == 2
+            assert peer.set_parameter("class_thresholds", ["red=1.0"]) == (True, "")
+            assert [d.results[0].hypothesis.class_id for d in peer.detect(scene(), (2, 0)).detections] == [
+                "1"
+            ]
+            for wrong, reason in (
+                (["zebra=0.5"], "class_thresholds: the model has no class 'zebra'"),
+                (["red"], "class_thresholds holds 'red'; use NAME=SCORE"),
+                (["red=much"], "use NAME=SCORE"),
+                (["red=7"], "is 7.0, not between 0 and 1"),
+            ):
+                successful, why = peer.set_parameter("class_thresholds", wrong)
+                assert not successful
+                assert reason in why
+            assert peer.get_parameter("class_thresholds") == ["red=1.0"]
+
+    def test_of_a_set_with_one_wrong_value_nothing_changes(self, environment, peer, toy):
+        with detector_node(environment, {"model": toy}):
+            peer.detect(scene())
+            given = [Parameter("max_det", value=1), Parameter("classes", value=["zebra"])]
+            request = SetParametersAtomically.Request(parameters=[p.to_parameter_msg() for p in given])
+            result = peer.call(
+                SetParametersAtomically, "/yolo_detector/set_parameters_atomically", request
+            ).result
+            assert not result.successful
+            assert "no class 'zebra'" in result.reason
+            assert peer.get_parameter("max_det") == 300
+            assert len(peer.detect(scene(), (2, 0)).detections) == 2
 
     def test_tiles_are_switched_on_and_off(self, environment, peer, tmp_path):
         model = write_rectangle_detector(tmp_path / "rectangles.onnx")

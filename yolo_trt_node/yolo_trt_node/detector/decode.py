@@ -17,7 +17,7 @@ def decode_raw(
     prediction: NDArray[np.float32],
     *,
     classes: NDArray[np.bool_],
-    score_threshold: float,
+    score_threshold: float | NDArray[np.float32],
     iou_threshold: float,
     max_det: int,
     multi_label: bool = False,
@@ -29,7 +29,7 @@ def decode_raw(
             pixels, the others the class scores in [0, 1].
         classes: nc booleans, the classes wanted. An anchor whose best class is not wanted is another object
             and goes as a whole; its second class does not count (but see ``multi_label``).
-        score_threshold: boxes that score less or equal are dropped.
+        score_threshold: boxes that score less or equal are dropped; one for all, or nc, one for each class.
         iou_threshold: IoU above which the weaker of two boxes of one class is dropped.
         max_det: at most so many boxes are returned, the best.
         multi_label: an anchor gives one box for each of its classes that scores enough, not for its best one
@@ -40,23 +40,26 @@ def decode_raw(
         N int32. Anchors whose box or score is no finite number, or whose box has no extent, are dropped.
     """
     class_scores = prediction[4:]
+    thresholds = np.broadcast_to(np.asarray(score_threshold, np.float32), len(classes))
+    lowest = thresholds.min(initial=1.0)
     if multi_label:
-        ids, anchors = np.nonzero(class_scores > score_threshold)
+        ids, anchors = np.nonzero(class_scores > lowest)
         scores = class_scores[ids, anchors]
     else:
         best = class_scores.max(axis=0)
-        anchors = np.flatnonzero(best > score_threshold)
+        anchors = np.flatnonzero(best > lowest)
         ids = class_scores[:, anchors].argmax(axis=0)
         scores = best[anchors]
-    centre_x, centre_y, width, height = boxes = prediction[:4, anchors]
+    boxes = prediction[:4, anchors]
+    centre, size = boxes[:2], boxes[2:]
     # A sum is finite only if every number in it is.
     finite = np.isfinite(boxes.sum(axis=0) + scores)
-    usable = np.flatnonzero(finite & (width > 0) & (height > 0) & classes[ids])
+    wanted = classes[ids] & (scores > thresholds[ids])
+    usable = np.flatnonzero(finite & (size.min(axis=0) > 0) & wanted)
     if len(usable) > MAX_CANDIDATES:
         usable = usable[np.argpartition(scores[usable], -MAX_CANDIDATES)[-MAX_CANDIDATES:]]
-    corners = np.stack(
-        (centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
-    )
+    half = size / 2
+    corners = np.concatenate((centre - half, centre + half))
     if len(usable) < len(scores):
         corners, scores, ids = corners[:, usable], scores[usable], ids[usable]
     kept = class_aware_nms(corners.T, scores, ids, iou_threshold, max_det)
@@ -67,7 +70,7 @@ def decode_end2end(
     prediction: NDArray[np.float32],
     *,
     classes: NDArray[np.bool_],
-    score_threshold: float,
+    score_threshold: float | NDArray[np.float32],
     max_det: int,
 ) -> Boxes:
     """Decode an ``end2end`` head's prediction of one image: the model has suppressed doubles already.
@@ -75,14 +78,16 @@ def decode_end2end(
     Args:
         prediction: M x 6 float32 rows of x1, y1, x2, y2 (network pixels), score, class id.
         classes: nc booleans, the classes wanted; rows of a class beyond nc are dropped.
-        score_threshold: rows that score less or equal are dropped.
+        score_threshold: rows that score less or equal are dropped; one for all, or nc, one for each class.
         max_det: at most so many boxes are returned, the best.
 
     Returns:
         As `decode_raw`.
     """
-    rows = prediction[(prediction[:, 4] > score_threshold) & np.isfinite(prediction).all(axis=1)]
+    thresholds = np.broadcast_to(np.asarray(score_threshold, np.float32), len(classes))
+    rows = prediction[(prediction[:, 4] > thresholds.min(initial=1.0)) & np.isfinite(prediction).all(axis=1)]
     rows = rows[(rows[:, 5] >= 0) & (rows[:, 5] < len(classes))]
-    rows = rows[classes[rows[:, 5].astype(np.int32)]]
+    ids = rows[:, 5].astype(np.int32)
+    rows = rows[classes[ids] & (rows[:, 4] > thresholds[ids])]
     rows = rows[np.argsort(-rows[:, 4], kind="stable")][:max_det]
     return rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32)

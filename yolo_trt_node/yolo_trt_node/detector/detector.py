@@ -43,6 +43,7 @@ class DetectorOptions(RuntimeOptions):
         iou_threshold: of two boxes of a class that overlap more, the weaker is dropped, 0 to 1.
         max_det: at most so many boxes an image.
         classes: names or ids (as text) of the classes wanted; empty for all.
+        class_thresholds: (name or id, score threshold) of classes that have one of their own.
         multi_label: report each class of an object that scores enough, not the best alone (`decode_raw`).
         tiling: ``none``; ``auto``: look also at overlapping tiles, as many as it takes at native resolution;
             or ``ROWSxCOLUMNS`` of tiles.
@@ -58,6 +59,7 @@ class DetectorOptions(RuntimeOptions):
     iou_threshold: float | None = None
     max_det: int = 300
     classes: tuple[str, ...] = ()
+    class_thresholds: tuple[tuple[str, float], ...] = ()
     multi_label: bool = False
     tiling: str = NO_TILES
     tile_overlap: float = 0.2
@@ -68,6 +70,9 @@ class DetectorOptions(RuntimeOptions):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} is {value}, but must lie between 0 and 1")
+        for entry, value in self.class_thresholds:
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"class_thresholds: that of {entry!r} is {value}, not between 0 and 1")
         if self.max_det < 1:
             raise ValueError(f"max_det is {self.max_det}, but must be at least 1")
         if self.input_shape not in ("auto", "square"):
@@ -153,6 +158,7 @@ class Detector:
         self._prepared: OrderedDict[tuple[int, int], tuple[Preprocessor, Session]] = OrderedDict()
         self.options = options
         self._wanted = _class_mask(card, options.classes)
+        self._thresholds = _class_thresholds(card, options)
         self._fixed_shape = _fixed_shape(card, options.input_shape)
 
     @classmethod
@@ -190,9 +196,15 @@ class Detector:
 
     @property
     def precision(self) -> str:
-        """The precision really in force, of each session compiled so far."""
-        found = dict.fromkeys(session.precision for _, session in self._prepared.values())
+        """The precision really in force, of each session compiled so far. Any thread may ask."""
+        found = dict.fromkeys(session.precision for _, session in tuple(self._prepared.values()))
         return ", ".join(found) or "not compiled yet"
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines in use: file, checksum, TensorRT, GPU; none with other backends. Any thread may ask."""
+        found = (getattr(session, "identity", "") for _, session in tuple(self._prepared.values()))
+        return tuple(dict.fromkeys(identity for identity in found if identity))
 
     def set_options(
         self,
@@ -201,6 +213,7 @@ class Detector:
         iou_threshold: float | None,
         max_det: int,
         classes: tuple[str, ...],
+        class_thresholds: tuple[tuple[str, float], ...] = (),
         tiling: str | None = None,
         tile_overlap: float | None = None,
     ) -> None:
@@ -215,10 +228,12 @@ class Detector:
             iou_threshold=iou_threshold,
             max_det=max_det,
             classes=classes,
+            class_thresholds=class_thresholds,
             tiling=self.options.tiling if tiling is None else tiling,
             tile_overlap=self.options.tile_overlap if tile_overlap is None else tile_overlap,
         )
-        self._wanted = _class_mask(self.card, classes)
+        wanted, thresholds = _class_mask(self.card, classes), _class_thresholds(self.card, options)
+        self._wanted, self._thresholds = wanted, thresholds
         self.options = options
 
     def views(self, image_height: int, image_width: int) -> ViewPlan:
@@ -306,7 +321,9 @@ class Detector:
         inferred = time.perf_counter()
         for (index, window), prediction, layout in zip(views, predictions, layouts, strict=False):
             boxes, scores, class_ids = self._decode(prediction)
-            boxes = layout.to_image(boxes) + np.array([window.left, window.top] * 2, np.float32)
+            boxes = layout.to_image(boxes)
+            if window.left or window.top:
+                boxes += np.array((window.left, window.top) * 2, np.float32)
             answers[index].add((boxes, scores, class_ids), window, layout)
         timing = {
             "preprocess": prepared - started,
@@ -321,7 +338,7 @@ class Detector:
             return decode_raw(
                 prediction,
                 classes=self._wanted,
-                score_threshold=self.score_threshold,
+                score_threshold=self._thresholds,
                 iou_threshold=self.iou_threshold,
                 max_det=self.options.max_det,
                 multi_label=self.options.multi_label,
@@ -329,7 +346,7 @@ class Detector:
         return decode_end2end(
             prediction,
             classes=self._wanted,
-            score_threshold=self.score_threshold,
+            score_threshold=self._thresholds,
             max_det=self.options.max_det,
         )
 
@@ -388,14 +405,27 @@ def _fixed_shape(card: ModelCard, wanted: str) -> tuple[int, int] | None:
     return height, width
 
 
+def _class_thresholds(card: ModelCard, options: DetectorOptions) -> NDArray[np.float32]:
+    """Return the score cut of each class: its own, or the one for all."""
+    common = card.score_threshold if options.score_threshold is None else options.score_threshold
+    thresholds = np.full(len(card.names), common, np.float32)
+    for entry, value in options.class_thresholds:
+        thresholds[_class_id(card, entry, "class_thresholds")] = value
+    return thresholds
+
+
 def _class_mask(card: ModelCard, wanted: Sequence[str]) -> NDArray[np.bool_]:
     """Turn class names or ids into nc booleans; no names at all means every class."""
     mask = np.zeros(len(card.names), np.bool_)
     for entry in wanted:
-        if entry in card.names:
-            mask[card.names.index(entry)] = True
-        elif entry.isdecimal() and int(entry) < len(card.names):
-            mask[int(entry)] = True
-        else:
-            raise ValueError(f"classes: the model has no class {entry!r}; it has " + ", ".join(card.names))
+        mask[_class_id(card, entry, "classes")] = True
     return mask if wanted else ~mask
+
+
+def _class_id(card: ModelCard, entry: str, option: str) -> int:
+    """Return the id of a class that an option names, or gives the id of."""
+    if entry in card.names:
+        return card.names.index(entry)
+    if entry.isdecimal() and int(entry) < len(card.names):
+        return int(entry)
+    raise ValueError(f"{option}: the model has no class {entry!r}; it has " + ", ".join(card.names))

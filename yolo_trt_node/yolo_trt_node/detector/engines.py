@@ -43,6 +43,7 @@ SUFFIXES = (".engine", ".plan", ".trt")
 
 REPORT_PERIOD_S = 10.0
 _POLL_S = 0.2
+_CANCELLED = threading.Event()
 _HEADER_LIMIT = 16 << 20
 
 
@@ -233,8 +234,22 @@ class EngineCache:
                         _LOG.info(
                             "waiting for another process that builds %s (%.0f s)", path.name, now - started
                         )
+                    _refuse_if_cancelled()
                     time.sleep(_POLL_S)
             yield
+
+
+def cancel_builds() -> None:
+    """End every build of this process, and refuse those to come: the process is about to end.
+
+    Whoever waits for one gets a `ModelError`; the builders are killed, and leave nothing half-written.
+    """
+    _CANCELLED.set()
+
+
+def _refuse_if_cancelled() -> None:
+    if _CANCELLED.is_set():
+        raise ModelError("the engine was not built: the process is ending")
 
 
 def read_engine_file(path: Path, *, trust: bool) -> Engine:
@@ -395,11 +410,14 @@ def _follow(
         return {"code": child.wait()}
     latest, told = "starting", started
     while True:
+        _refuse_if_cancelled()
         try:
-            answer = answers.get(timeout=max(0.05, told + REPORT_PERIOD_S - time.monotonic()))
+            answer = answers.get(timeout=_POLL_S)
         except queue.Empty:
-            told = time.monotonic()
-            _LOG.info("building the engine, %.0f s so far: %s", told - started, latest)
+            now = time.monotonic()
+            if now - told >= REPORT_PERIOD_S:
+                told = now
+                _LOG.info("building the engine, %.0f s so far: %s", now - started, latest)
             continue
         if answer is None:
             return {"code": child.wait()}

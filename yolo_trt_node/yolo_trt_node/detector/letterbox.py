@@ -61,11 +61,11 @@ class Letterbox:
         """
         # Each side was rounded to whole pixels, so each has a factor of its own. With one for both, boxes at
         # the far edge of a large image would be a pixel off.
-        mapped = boxes.astype(np.float32, copy=True)
-        mapped[:, 0::2] = (mapped[:, 0::2] - self.left) * (self.image_width / self.scaled_width)
-        mapped[:, 1::2] = (mapped[:, 1::2] - self.top) * (self.image_height / self.scaled_height)
-        np.clip(mapped[:, 0::2], 0, self.image_width, out=mapped[:, 0::2])
-        np.clip(mapped[:, 1::2], 0, self.image_height, out=mapped[:, 1::2])
+        x, y = self.image_width / self.scaled_width, self.image_height / self.scaled_height
+        mapped = boxes * np.array((x, y, x, y), np.float32)
+        mapped -= np.array((self.left * x, self.top * y) * 2, np.float32)
+        far = np.array((self.image_width, self.image_height) * 2, np.float32)
+        np.minimum(np.maximum(mapped, 0, out=mapped), far, out=mapped)
         return mapped
 
 

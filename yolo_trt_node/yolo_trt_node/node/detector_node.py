@@ -2,81 +2,68 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 import signal
-import statistics
+import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 
 import rclpy
-from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
-from rclpy.time import Time
-from sensor_msgs.msg import Image
+from rclpy.timer import Timer
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
+from vision_msgs.msg import LabelInfo, VisionInfo
 
-from yolo_trt_node.detector import Detections, Detector, ModelError
-from yolo_trt_node.drawing import draw_detections
+from yolo_trt_node.detector import Detector, ModelError
+from yolo_trt_node.detector.engines import cancel_builds
 from yolo_trt_node.node import parameters
-from yolo_trt_node.node.images import ImageError, Pixels, to_bgr
-from yolo_trt_node.node.messages import detection_array, image_message, label_info, vision_info
-from yolo_trt_node.node.worker import NewestFirst
-
-# A best-effort subscription matches every publisher, and of a camera only the newest image counts.
-IMAGE_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.BEST_EFFORT,
-    durability=DurabilityPolicy.VOLATILE,
-)
-DETECTIONS_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
+from yolo_trt_node.node.camera import Camera, ImageMessage
+from yolo_trt_node.node.ground import GroundProjection
+from yolo_trt_node.node.health import Health
+from yolo_trt_node.node.life_cycle import Transitions
+from yolo_trt_node.node.messages import label_info, vision_info
+from yolo_trt_node.node.pipeline import Pipeline
+from yolo_trt_node.node.qos import create_publisher, latched_qos
+from yolo_trt_node.node.transforms import TransformListener
+from yolo_trt_node.node.worker import Worker
+from yolo_trt_node.tracking import Tracker
 
 # Most cameras are 16:9; a first frame of another aspect compiles its own input shape when it comes.
 WARM_UP_SIZE = (720, 1280)
-REPORT_PERIOD_S = 10.0
+# How soon a camera's new publishers are followed.
+FOLLOW_PERIOD_S = 0.5
 DETECTOR_LOG = logging.getLogger("yolo_trt_node.detector")
-REPEAT_ERROR_AFTER_S = 5.0
 # How long a signal may wait to be noticed while nothing happens.
 SPIN_PERIOD_S = 0.1
-
-
-@dataclass
-class Counters:
-    """What happened since the last report."""
-
-    received: int = 0
-    dropped: int = 0
-    unreadable: int = 0
-    published: int = 0
-    ages_s: list[float] = field(default_factory=list)
-    inference_s: list[float] = field(default_factory=list)
+# How long a transition may still run after a signal; code that cannot be interrupted ends with the process.
+STOP_PATIENCE_S = 4.0
+# What is wrong with a parameter, a model or a topic's name, and not with us.
+FORESEEN = (ModelError, ValueError, ParameterException, NameValidationException)
 
 
 class RosLog(logging.Handler):
-    """Passes what the detector logs (engine builds, fallbacks) on to the node's log."""
+    """Passes what the detector logs (engine builds, fallbacks) on to the node's log and ``/diagnostics``."""
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Log through a node."""
+    def __init__(self, node: LifecycleNode, health: Health) -> None:
+        """Log through a node, and tell its health how far a build is."""
         super().__init__(logging.INFO)
         self._node = node
+        self._health = health
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass one line on; rclpy wants each severity on a line of its own."""
+        self._health.progresses(record.getMessage())
         logger = self._node.get_logger()
         if record.levelno >= logging.ERROR:
             logger.error(record.getMessage())
@@ -87,34 +74,68 @@ class RosLog(logging.Handler):
 
 
 class DetectorNode(LifecycleNode):
-    """Publishes the objects in the newest camera image.
+    """Publishes the objects in the newest images of one camera or several.
 
-    Topics (relative, so that remaps and namespaces work):
-        ``image`` in, ``sensor_msgs/Image``, best effort;
+    Topics (relative, so that remaps and namespaces work; under the camera's name where there are several):
+        ``image`` in, ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``;
         ``detections`` out, ``vision_msgs/Detection2DArray``, reliable, one message an image, with its header;
-        ``label_info`` and ``vision_info`` out, latched;
-        ``annotated`` out, ``sensor_msgs/Image``, built only while somebody listens.
+        ``annotated`` out, ``sensor_msgs/Image``, built only while somebody listens;
+        ``detections_3d`` out, ``vision_msgs/Detection3DArray``, where ``ground_frame`` is set;
+    and for all cameras ``label_info`` and ``vision_info`` out, latched.
+
+    Threads: the executor's only stores images and answers services; "inference" (`Worker`) does all that
+    happens to an image (`Pipeline`); "transitions" (`Transitions`) runs the life cycle, and is the only one
+    that creates and destroys what the others use; "health" (`Health`) watches, and says what is wrong.
     """
 
     def __init__(self, **arguments: object) -> None:
         """Declare the parameters; everything else waits for the configure transition."""
         super().__init__("yolo_detector", **arguments)
         self._complaints = parameters.declare(self)
+        # What is set, kept here since rclpy stores a value only after the callback that accepts it.
+        self._given = parameters.values(self)
+        self._live = parameters.LiveSettings()
+        self._live.update(self._given)
+        # Between the executor, where parameters are set, and the transitions, which read them.
+        self._lock = threading.Lock()
         self._detector: Detector | None = None
-        self._worker: NewestFirst[Image] | None = None
-        self._subscription: Subscription | None = None
+        self._cameras: list[Camera] = []
+        self._worker: Worker[ImageMessage] | None = None
         self._outputs: dict[str, LifecyclePublisher] = {}
-        self._counters = Counters()
-        self._last_error = ("", Time())
-        self._log_handler = RosLog(self)
-        self._report_timer = None
+        self._transforms: TransformListener | None = None
+        # Of all cameras and for the node's whole life: an id never comes to mean another object.
+        self._track_ids = itertools.count(1)
+        self._timers_active: list[Timer] = []
+        self._health = Health(self)
+        self._log_handler = RosLog(self, self._health)
+        self._transitions = Transitions(self)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._answer_forbidden_transitions()
 
-    @property
-    def autostart(self) -> bool:
-        """Whether the node is to configure and activate itself."""
-        return bool(self.get_parameter("autostart").value)
+    def start(self) -> None:
+        """Configure and activate, where the parameter ``autostart`` says so, while the executor spins."""
+        if self.get_parameter("autostart").value:
+            self._transitions.submit(self._autostart)
+
+    def _autostart(self) -> None:
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def stop(self) -> bool:
+        """Stop detecting and give everything back, before the node is destroyed; the executor is at rest.
+
+        Returns:
+            False where code that cannot be interrupted still runs in another thread.
+        """
+        cancel_builds()
+        if not self._transitions.stop(STOP_PATIENCE_S):
+            return False
+        self._release()
+        return True
+
+    def destroy_node(self) -> None:
+        """Destroy the node; up to here it has said how it is."""
+        self._health.close()
+        super().destroy_node()
 
     # --- Life cycle -----------------------------------------------------------------------------------------
 
@@ -148,67 +169,70 @@ class DetectorNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to unconfigured after a transition that failed in an unforeseen way."""
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
+        return self._transition("recover", self._release)
 
     def _transition(self, name: str, *steps: Callable[[], object]) -> TransitionCallbackReturn:
         """Run a transition's steps; rclpy itself would swallow an exception without a word."""
+        self._health.begins(name)
         try:
             for step in steps:
                 step()
-        except (ModelError, ValueError) as error:
+        except FORESEEN as error:
             self.get_logger().error(f"{name} failed: {error}")
+            self._health.ends(str(error))
             return TransitionCallbackReturn.FAILURE
-        except Exception:
+        except Exception as error:
             self.get_logger().error(f"{name} failed in an unforeseen way:\n{traceback.format_exc()}")
+            self._health.ends(f"in an unforeseen way: {error!r}; the log has more")
             return TransitionCallbackReturn.ERROR
+        self._health.ends()
         return TransitionCallbackReturn.SUCCESS
 
-    def _answer_forbidden_transitions(self) -> None:
-        """Answer a transition that the state does not allow with a refusal.
-
-        rclpy lets it raise inside the service, and whoever asked waits for an answer for ever.
-        """
-        service = self._service_change_state
-        change_state = service.callback
-
-        def guarded(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
-            try:
-                return change_state(request, response)
-            except Exception as error:
-                wanted = request.transition.label or request.transition.id
-                self.get_logger().error(f"transition {wanted} refused: {str(error).splitlines()[0]}")
-                response.success = False
-                return response
-
-        service.callback = guarded
-
     def _configure(self) -> None:
-        if self._complaints:
-            raise ValueError(
-                "; ".join(self._complaints.values()) + ". Set it (`ros2 param set`) and configure again"
-            )
-        given = parameters.values(self)
+        with self._lock:
+            given = dict(self._given)
+            complaints = "; ".join(self._complaints.values())
+        if complaints:
+            raise ValueError(f"{complaints}. Set it (`ros2 param set`) and configure again")
+        parameters.check(given)
         if not given["model"]:
             raise ValueError(
                 "no model: set the parameter model to the path of an ONNX file (model:=/path/to/model.onnx "
                 "in the launch file, or `ros2 param set`), then configure again"
             )
+        try:
+            self._load(given)
+        except Exception:
+            self._release()
+            raise
+
+    def _load(self, given: parameters.Values) -> None:
         DETECTOR_LOG.setLevel(logging.INFO)
         DETECTOR_LOG.addHandler(self._log_handler)
         detector = Detector.load(str(given["model"]), parameters.detector_options(given))
         try:
             shape = detector.prepare(*WARM_UP_SIZE)
+        except ModelError:
+            raise
         except Exception as error:
             raise ModelError(f"{detector.path}: the model loads but does not run: {error}") from error
-        self._detector = detector
-        for topic, kind, qos in (
-            ("detections", Detection2DArray, DETECTIONS_QOS),
-            ("label_info", LabelInfo, LATCHED_QOS),
-            ("vision_info", VisionInfo, LATCHED_QOS),
-            ("annotated", Image, DETECTIONS_QOS),
-        ):
-            self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, qos)
+        for topic, kind in (("label_info", LabelInfo), ("vision_info", VisionInfo)):
+            self._outputs[topic] = create_publisher(self, kind, topic, latched_qos())
+        for name in parameters.camera_names(given):
+            camera = Camera(
+                self,
+                name,
+                transport=str(given["image_transport"]),
+                reliability=str(given["image_reliability"]),
+                live=self._live,
+                projected=parameters.ground_settings(given) is not None,
+            )
+            self._cameras.append(camera)
+        with self._lock:
+            # What is live may have been set while the model was loading.
+            parameters.update_detector(detector, self._given)
+            self._detector = detector
+        self._health.uses(detector)
         self.get_logger().info(
             f"loaded {detector.path} on {detector.backend} ({detector.backend_reason}), precision "
             f"{detector.precision}: {len(detector.card.names)} classes, "
@@ -216,75 +240,81 @@ class DetectorNode(LifecycleNode):
         )
 
     def _activate(self) -> None:
-        self._counters = Counters()
-        self._worker = NewestFirst(self._process)
-        self._subscription = self.create_subscription(Image, "image", self._on_image, IMAGE_QOS)
-        self._report_timer = self.create_timer(REPORT_PERIOD_S, self._report)
-        self._publish_info()
-        self.get_logger().info(
-            f"active: listening on {self._subscription.topic_name}, "
-            f"publishing {self._outputs['detections'].topic_name}"
+        assert self._detector is not None
+        pipeline = Pipeline(
+            self, self._detector, self._cameras, self._live, parameters.max_pixels(self._given)
         )
+        self._worker = Worker(
+            pipeline.process,
+            sources=len(self._cameras),
+            batch=self._detector.card.fixed_batch or self._detector.options.max_batch,
+            window_s=lambda: self._live.batch_window_s,
+        )
+        try:
+            self._track_and_project()
+            for number, camera in enumerate(self._cameras):
+                camera.open(partial(self._worker.put, number))
+        except Exception:
+            self._deactivate()
+            raise
+        # By a steady clock: with use_sim_time the node's own stands still while nothing plays.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers_active = [self.create_timer(FOLLOW_PERIOD_S, self._follow, clock=steady)]
+        self._health.watches(self._cameras)
+        self._publish_info()
+        for camera in self._cameras:
+            assert camera.source is not None
+            self.get_logger().info(
+                f"active: listening on {camera.source.topic}, "
+                f"publishing {camera.outputs['detections'].topic_name}"
+            )
+
+    def _track_and_project(self) -> None:
+        """Give the cameras what the parameters ask for beyond detections."""
+        tracking = parameters.tracker_options(self._given)
+        ground = parameters.ground_settings(self._given)
+        if ground is not None:
+            self._transforms = TransformListener(self, self._flush_ground)
+        for camera in self._cameras:
+            camera.tracker = None if tracking is None else Tracker(tracking, self._track_ids)
+            if ground is not None and self._transforms is not None:
+                publisher = camera.outputs["detections_3d"]
+                camera.ground = GroundProjection(
+                    self, camera.topic, publisher, self._transforms.buffer, ground
+                )
+
+    def _flush_ground(self) -> None:
+        for camera in self._cameras:
+            if camera.ground is not None:
+                camera.ground.flush()
 
     def _deactivate(self) -> None:
-        # First the source, then the worker: nothing is left that could start a frame.
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
-        if self._report_timer is not None:
-            self.destroy_timer(self._report_timer)
-            self._report_timer = None
+        self._health.watches([])
+        # First the sources, then the worker: nothing is left that could start a frame.
+        for timer in self._timers_active:
+            self.destroy_timer(timer)
+        self._timers_active = []
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
+        for camera in self._cameras:
+            camera.close()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
 
     def _release(self) -> None:
         self._deactivate()
+        for camera in self._cameras:
+            camera.destroy()
+        self._cameras = []
         for publisher in self._outputs.values():
             self.destroy_lifecycle_publisher(publisher)
         self._outputs = {}
-        self._detector = None
+        with self._lock:
+            self._detector = None
+        self._health.uses(None)
         DETECTOR_LOG.removeHandler(self._log_handler)
-
-    def stop(self) -> None:
-        """Stop detecting and give everything back, before the node is destroyed."""
-        self._release()
-
-    # --- Images ---------------------------------------------------------------------------------------------
-
-    def _on_image(self, message: Image) -> None:
-        self._counters.received += 1
-        if self._worker is not None and self._worker.put(message):
-            self._counters.dropped += 1
-
-    def _process(self, message: Image) -> None:
-        """Detect in one image and publish; in the worker's thread, where nothing may escape."""
-        try:
-            detector = self._detector
-            if detector is None:
-                return
-            pixels = to_bgr(message)
-            (detections,) = detector.detect([pixels])
-            self._outputs["detections"].publish(detection_array(message.header, detections))
-            now = self.get_clock().now()
-            counters = self._counters
-            counters.published += 1
-            counters.ages_s.append((now - Time.from_msg(message.header.stamp)).nanoseconds / 1e9)
-            counters.inference_s.append(detections.timing["inference"])
-            self._publish_annotated(message.header, pixels, detections, detector)
-        except ImageError as error:
-            self._counters.unreadable += 1
-            self._complain(f"{self.resolve_topic_name('image')}: {error}")
-        except Exception:
-            self._counters.unreadable += 1
-            self._complain(f"an image could not be processed:\n{traceback.format_exc()}")
-
-    def _publish_annotated(
-        self, header: Header, pixels: Pixels, detections: Detections, detector: Detector
-    ) -> None:
-        publisher = self._outputs["annotated"]
-        if publisher.get_subscription_count():
-            publisher.publish(image_message(header, draw_detections(pixels, detections, detector.card.names)))
 
     def _publish_info(self) -> None:
         detector = self._detector
@@ -300,67 +330,32 @@ class DetectorNode(LifecycleNode):
             )
         )
 
-    # --- Saying what happens --------------------------------------------------------------------------------
+    # --- While it is active ---------------------------------------------------------------------------------
 
-    def _complain(self, text: str) -> None:
-        """Log an error; the same one again only after a while, since a broken camera repeats it at 30 Hz."""
-        now = self.get_clock().now()
-        last, when = self._last_error
-        if text != last or (now - when).nanoseconds / 1e9 > REPEAT_ERROR_AFTER_S:
-            self._last_error = (text, now)
-            self.get_logger().error(text)
-
-    def _report(self) -> None:
-        counters, self._counters = self._counters, Counters()
-        topic = self.resolve_topic_name("image")
-        if not counters.received:
-            publishers = self.count_publishers(topic)
-            self.get_logger().warning(
-                f"no image on {topic} for {REPORT_PERIOD_S:g} s; it has {publishers} publisher"
-                + ("s" if publishers != 1 else "")
-                + ("" if publishers else ": check the camera and the remapping of image")
-            )
-            return
-        text = (
-            f"{topic}: {counters.received} images in {REPORT_PERIOD_S:g} s, {counters.published} answered, "
-        )
-        text += f"{counters.dropped} dropped for newer ones, {counters.unreadable} unreadable"
-        if counters.published:
-            age, inference = (
-                1e3 * statistics.median(values) for values in (counters.ages_s, counters.inference_s)
-            )
-            text += f"; age at publication {age:.0f} ms, inference {inference:.0f} ms (medians)"
-        self.get_logger().info(text)
+    def _follow(self) -> None:
+        for camera in self._cameras:
+            camera.follow()
 
     # --- Parameters -----------------------------------------------------------------------------------------
 
     def _on_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         """Check a set of changes as a whole; what is live takes effect at once."""
-        specs = {spec.name: spec for spec in parameters.PARAMETERS}
-        ours = [parameter for parameter in changed if parameter.name in specs]
-        try:
-            if self._detector is not None:
-                for parameter in ours:
-                    if not specs[parameter.name].live:
-                        raise ValueError(
-                            f"{parameter.name} takes effect when the node is configured: deactivate and "
-                            "clean up first (`ros2 lifecycle set`), then set it and configure again"
-                        )
-            options = parameters.detector_options(parameters.values(self, ours))
-            if self._detector is not None:
-                self._detector.set_options(
-                    score_threshold=options.score_threshold,
-                    iou_threshold=options.iou_threshold,
-                    max_det=options.max_det,
-                    classes=options.classes,
-                    tiling=options.tiling,
-                    tile_overlap=options.tile_overlap,
-                )
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        for parameter in ours:
-            self._complaints.pop(parameter.name, None)
-        if self._subscription is not None and any(p.name == "score_threshold" for p in ours):
+        ours = {parameter.name: parameter.value for parameter in changed if parameter.name in self._given}
+        with self._lock:
+            wanted = {**self._given, **ours}
+            try:
+                if self._state_machine.current_state[1] != "unconfigured":
+                    parameters.refuse_unless_live(ours)
+                parameters.check(wanted)
+                if self._detector is not None:
+                    parameters.update_detector(self._detector, wanted)
+            except ValueError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            self._given = wanted
+            self._live.update(wanted)
+            for name in ours:
+                self._complaints.pop(name, None)
+        if "score_threshold" in ours and self._worker is not None:
             self._publish_info()
         return SetParametersResult(successful=True)
 
@@ -382,20 +377,25 @@ def main() -> None:
     node = DetectorNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    at_rest = False
     try:
-        if node.autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            node.trigger_activate()
+        node.start()
         while not stopping and rclpy.ok():
             try:
                 executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+            except _rclpy.InvalidHandle:
+                continue  # what was ready has just been destroyed by a transition
             except Exception:
-                # rclpy raises what a service callback raised, such as a transition that the state forbids.
+                # rclpy raises what a callback raised.
                 node.get_logger().error(f"a request failed:\n{traceback.format_exc()}")
     finally:
-        node.stop()
+        at_rest = node.stop()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+        if not at_rest:
+            # A thread is inside a library that cannot be interrupted; Python would wait for it, or crash.
+            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,16 @@ class TestGraph:
         for count in (1, 1, 1, 3, 3, 3, 1, 1):
             np.testing.assert_array_equal(session.infer(images(count)), without.infer(images(count)))
 
+    def test_that_no_two_batches_in_a_row_would_use_is_missed_aloud(self, fake, toy, caplog):
+        caplog.set_level(logging.INFO)
+        session = open_session(toy, max_batch=3)
+
+        for count in (1, 3, 2, 3, 2):
+            session.infer(images(count))
+
+        assert caplog.text.count("batches of 3 and 2 take turns") == 1
+        assert "graph_launch" not in fake.calls
+
     @pytest.mark.parametrize(
         "trouble", [{"refuse": "cuStreamEndCapture"}, {"missing": "cuGraphInstantiateWithFlags"}]
     )

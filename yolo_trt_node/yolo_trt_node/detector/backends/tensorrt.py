@@ -230,6 +230,7 @@ class SharedEngine:
         outputs: its outputs.
         batches: smallest and largest batch.
         precision: the precision that its layers have, read back from the engine.
+        identity: in words which engine it is: file, checksum, what built it for which GPU.
     """
 
     _loaded: ClassVar[weakref.WeakValueDictionary[tuple[str, str, int], SharedEngine]] = (
@@ -257,6 +258,8 @@ class SharedEngine:
             self.inputs, self.outputs = self._read_tensors()
             self.batches = self._read_batches()
             self.precision = read_precision(trt, self._engine)
+        made = (stored.made_by.get(key) for key in ("version", "gpu"))
+        self.identity = ", ".join(filter(None, (stored.path.name, f"sha256 {stored.sha256[:16]}", *made)))
         self._contexts = 0
 
     @classmethod
@@ -411,6 +414,7 @@ class TensorRtSession:
 
     Attributes:
         precision: the precision that the engine really has.
+        identity: which engine it runs, in words.
         infer_frames: takes frames straight from the camera where the letterbox kernel compiles, else
             ``None``.
     """
@@ -418,11 +422,13 @@ class TensorRtSession:
     def __init__(self, engine: SharedEngine, height: int, width: int, *, cuda_graph: bool) -> None:
         """Create the context and allocate for the largest batch."""
         self.precision = engine.precision
+        self.identity = engine.identity
         self._gpu = gpu = engine.gpu
         self._graphs_wanted = cuda_graph
         self._smallest, self._largest = engine.batches
         self._shaped_for = 0
         self._warm = False
+        self._uncaptured = 0
         self._turn = threading.Lock()
         image, prediction = engine.inputs[0], engine.outputs[0]
         self._names = (image.name, prediction.name)
@@ -534,6 +540,16 @@ class TensorRtSession:
     def _execute(self, count: int) -> None:
         """Queue the network and the way back of its prediction."""
         if count != self._shaped_for:
+            if self._warm and self._held.graph is None and self._graphs_wanted:
+                self._uncaptured += 1
+                # The first time it is the step from the warm-up to the work.
+                if self._uncaptured == 2:
+                    _LOG.info(
+                        "batches of %d and %d take turns, and run without a CUDA graph: set max_batch so "
+                        "that all views of an image fit into one",
+                        self._shaped_for,
+                        count,
+                    )
             self._shape_for(count)
             self._warm = False
         elif self._warm and self._held.graph is None and self._graphs_wanted:

@@ -1,0 +1,11 @@
+"""For all tests."""
+
+import os
+from pathlib import Path
+
+# Fast DDS reads its profile when a process creates its first participant, and never again: whichever test
+# comes first, those that publish large images later need it. Processes that tests start inherit it, or are
+# given another.
+os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(
+    Path(__file__).parents[1] / "config" / "dds" / "fastdds_large_frames.xml"
+)

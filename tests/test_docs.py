@@ -1,0 +1,42 @@
+"""The documentation does not drift away from what the node says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from yolo_trt_node.node.diagnostics import MESSAGES, Says
+from yolo_trt_node.node.findings import CYCLONE_PROFILE, FAST_DDS_PROFILE, Cause
+from yolo_trt_node.node.parameters import PARAMETERS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "no_detections.md").read_text()
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_every_message_has_a_row_with_a_remedy(message):
+    rows = [line for line in PAGE.splitlines() if line.startswith(f"| {message}")]
+    assert rows, f"docs/no_detections.md has no row for {message!r}"
+    for row in rows:
+        assert len(row.strip("|").split("|")) == 3
+
+
+def test_the_page_explains_nothing_that_the_node_does_not_say():
+    rows = re.findall(r"^\| ([^|]+) \|[^|]+\|[^|]*\|$", PAGE, re.MULTILINE)
+    unknown = [row for row in rows if row != "message" and not row.startswith(MESSAGES)]
+    assert unknown == []
+
+
+def test_messages_are_told_apart():
+    assert len(set(MESSAGES)) == len(MESSAGES) == len(Cause) + len([n for n in vars(Says) if n.isupper()])
+
+
+def test_files_and_parameters_that_the_page_names_exist():
+    for profile in (FAST_DDS_PROFILE, CYCLONE_PROFILE):
+        assert profile in PAGE
+        assert (ROOT / profile).is_file()
+    names = {spec.name for spec in PARAMETERS}
+    named = set(re.findall(r"`(diagnostics\.\w+|[a-z]+_[a-z_]+)(?=[`: ])", PAGE)) - {
+        "use_sim_time", "image_proc", "jetson_clocks", "image_topic", "annotated", "diagnostic_aggregator",
+    }  # fmt: skip
+    assert {"diagnostics.max_frame_age_s", "image_reliability", "score_threshold"} <= named
+    assert named <= names

@@ -1,0 +1,137 @@
+"""What happens to the images of several cameras that come together."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import Header
+from support.toy_detector import paint_cells
+from vision_msgs.msg import Detection2DArray
+from yolo_trt_node.detector import Detector, DetectorOptions
+from yolo_trt_node.node.messages import image_message
+from yolo_trt_node.node.parameters import LiveSettings
+from yolo_trt_node.node.pipeline import Pipeline
+from yolo_trt_node.node.statistics import CameraStatistics
+
+
+class Publisher:
+    def __init__(self, listeners=1):
+        self.listeners = listeners
+        self.published = []
+
+    def publish(self, message):
+        self.published.append(message)
+
+    def get_subscription_count(self):
+        return self.listeners
+
+
+class Log:
+    def __init__(self):
+        self.lines = []
+        self.info = self.warning = self.error = self.lines.append
+
+
+def make_camera(name, annotated_listeners=0):
+    outputs = {"detections": Publisher(), "annotated": Publisher(annotated_listeners)}
+    camera = SimpleNamespace(name=name, topic=f"/{name}/image", outputs=outputs, tracker=None, ground=None)
+    camera.statistics = CameraStatistics()
+    return camera
+
+
+def picture(cells=((3, 4, "red"),)) -> np.ndarray:
+    return paint_cells(np.full((64, 64, 3), 114, np.uint8), list(cells))
+
+
+def image(frame_id, cells=((3, 4, "red"),)):
+    return image_message(Header(frame_id=frame_id), picture(cells))
+
+
+def answers(camera) -> list[Detection2DArray]:
+    return [deserialize_message(m, Detection2DArray) for m in camera.outputs["detections"].published]
+
+
+@pytest.fixture
+def log():
+    return Log()
+
+
+@pytest.fixture
+def detector(toy):
+    return Detector.load(toy, DetectorOptions(max_batch=4))
+
+
+@pytest.fixture
+def cameras():
+    return [make_camera("front"), make_camera("down")]
+
+
+@pytest.fixture
+def pipeline(log, detector, cameras):
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
+    node = SimpleNamespace(get_clock=lambda: clock, get_logger=lambda: log)
+    return Pipeline(node, detector, cameras, LiveSettings(), max_pixels=10_000)
+
+
+def test_they_go_through_the_network_once_and_to_the_camera_each_came_from(
+    pipeline, detector, cameras, monkeypatch
+):
+    batches = []
+    detect = detector.detect
+    monkeypatch.setattr(detector, "detect", lambda frames: batches.append(len(frames)) or detect(frames))
+
+    pipeline.process([(1, image("down", ())), (0, image("front"))])
+
+    assert batches == [2]
+    assert [len(m.detections) for camera in cameras for m in answers(camera)] == [1, 0]
+    assert [m.header.frame_id for camera in cameras for m in answers(camera)] == ["front", "down"]
+    assert [camera.statistics.window().published for camera in cameras] == [1, 1]
+
+
+def test_a_broken_image_harms_only_its_own_camera(pipeline, cameras, log):
+    broken = image("down")
+    broken.step = 1
+
+    pipeline.process([(1, broken), (0, image("front"))])
+
+    assert len(answers(cameras[0])) == 1
+    assert not answers(cameras[1])
+    assert cameras[1].statistics.window().unreadable == {"corrupt image": 1}
+    assert "/down/image: corrupt image: step 1 is less than" in log.lines[-1]
+
+
+def test_a_detector_that_fails_is_told_for_each_camera_and_tried_again(
+    pipeline, detector, cameras, log, monkeypatch
+):
+    def fail(_):
+        raise RuntimeError("CUDA error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(detector, "detect", fail)
+        pipeline.process([(0, image("front")), (1, image("down"))])
+    assert [sum(camera.statistics.window().unreadable.values()) for camera in cameras] == [1, 1]
+    assert "CUDA error" in log.lines[-1]
+
+    pipeline.process([(0, image("front"))])
+    assert len(answers(cameras[0])) == 1
+
+
+def test_the_annotated_image_is_built_only_for_a_listener(pipeline, cameras):
+    pipeline.process([(0, image("front"))])
+    assert not cameras[0].outputs["annotated"].published
+    cameras[0].outputs["annotated"].listeners = 1
+    pipeline.process([(0, image("front"))])
+    (drawn,) = cameras[0].outputs["annotated"].published
+    assert (np.asarray(drawn.data).reshape(64, 64, 3) != picture()).any()
+
+
+def test_what_the_detector_reads_itself_reaches_it_without_a_copy(pipeline, detector, monkeypatch):
+    seen = []
+    detect = detector.detect
+    monkeypatch.setattr(detector, "detect", lambda frames: seen.extend(frames) or detect(frames))
+    message = image("front")
+
+    pipeline.process([(0, message)])
+
+    assert np.shares_memory(seen[0].data, np.frombuffer(message.data, np.uint8))

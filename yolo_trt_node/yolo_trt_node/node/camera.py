@@ -1,0 +1,292 @@
+"""One camera: where its images come from, where its answers go, and what became of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray, Detection3DArray
+
+try:
+    from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
+except ModuleNotFoundError:  # Humble
+    from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
+
+from yolo_trt_node.node.parameters import RELIABILITIES, LiveSettings
+from yolo_trt_node.node.qos import answer_qos, create_publisher, image_qos
+from yolo_trt_node.node.statistics import CameraStatistics
+from yolo_trt_node.tracking import Tracker
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+
+    from yolo_trt_node.node.ground import GroundProjection
+
+ImageMessage: TypeAlias = Image | CompressedImage
+
+TYPE_NAMES: Mapping[type, str] = {
+    Image: "sensor_msgs/msg/Image",
+    CompressedImage: "sensor_msgs/msg/CompressedImage",
+}
+"""The types of images, as the graph names them."""
+
+RATE_REASON = "max_rate_hz"
+UNHEARD_REASON = "nobody listens"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a camera's images are read from.
+
+    Attributes:
+        topic: full name.
+        kind: ``Image`` or ``CompressedImage``.
+        reliable: whether lost images are to be sent again.
+    """
+
+    topic: str
+    kind: type
+    reliable: bool
+
+    @property
+    def reliability(self) -> ReliabilityPolicy:
+        """The reliability that the subscription asks for."""
+        return ReliabilityPolicy.RELIABLE if self.reliable else ReliabilityPolicy.BEST_EFFORT
+
+
+def choose_source(
+    topic: str,
+    transport: str,
+    reliability: str,
+    offers: Callable[[str], Sequence[tuple[str, bool]]],
+    current: Source | None = None,
+) -> Source:
+    """Choose where to read a camera's images from.
+
+    Args:
+        topic: the camera's topic.
+        transport: ``raw``, ``compressed`` or ``auto``.
+        reliability: ``reliable``, ``best_effort`` or ``auto``.
+        offers: gives (type name, whether reliable) of each publisher of a topic.
+        current: what is read now; it stays where nothing is published.
+    """
+    compressed = topic if topic.endswith("/compressed") else f"{topic}/compressed"
+    raw_choice = (topic, Image)
+    candidates = {
+        "raw": [raw_choice],
+        "compressed": [(topic, CompressedImage), (compressed, CompressedImage)],
+        "auto": [raw_choice, (topic, CompressedImage), (compressed, CompressedImage)],
+    }[transport]
+    chosen = None
+    for name, kind in candidates:
+        found = [reliable for type_name, reliable in offers(name) if type_name == TYPE_NAMES[kind]]
+        if found:
+            chosen = Source(name, kind, all(found))
+            break
+    if chosen is None:
+        # Best effort matches every publisher that may come.
+        fallback = (compressed, CompressedImage) if transport == "compressed" else raw_choice
+        chosen = current or Source(*fallback, False)
+    return chosen if reliability == "auto" else replace(chosen, reliable=reliability == "reliable")
+
+
+class RateLimit:
+    """Decides which images are taken where fewer are wanted than come."""
+
+    def __init__(self) -> None:
+        """Take the first."""
+        self._due_s = 0.0
+
+    def take(self, now_s: float, rate_hz: float) -> bool:
+        """Whether to take the image that came now (steady seconds), at most `rate_hz` of them a second."""
+        if rate_hz <= 0:
+            return True
+        period = 1 / rate_hz
+        # Images do not come on the dot; one that is a little early is not to cost a whole period.
+        if now_s < self._due_s - period / 4:
+            return False
+        # From when it was due, not from now: else 30 Hz thinned to 20 Hz would become 15 Hz.
+        self._due_s += period
+        if self._due_s <= now_s:
+            self._due_s = now_s + period
+        return True
+
+
+class Camera:
+    """One camera of the node.
+
+    Attributes:
+        name: as in the parameter ``cameras``; empty for the only one.
+        topic: full name of its image topic.
+        source: what is subscribed to; ``None`` while the node is not active.
+        statistics: what became of its images.
+        outputs: its publishers, by the last part of their topic.
+        tracker: gives its detections ids; ``None`` where nothing tracks.
+        ground: puts its detections on the ground; ``None`` where nothing is projected.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        *,
+        transport: str,
+        reliability: str,
+        live: LiveSettings,
+        projected: bool = False,
+    ) -> None:
+        """Create the publishers; the subscription waits for `open`.
+
+        Args:
+            node: the node.
+            name: empty: topics ``image``, ``detections``, ``annotated``; a name: these under it; a topic
+                (it holds a slash): its images, and the outputs under it.
+            transport: as in `choose_source`.
+            reliability: likewise.
+            live: what may change at run time.
+            projected: whether there is an output ``detections_3d``, too.
+        """
+        self.name = name
+        self.topic = node.resolve_topic_name(name if "/" in name else self._under("image", name))
+        self.source: Source | None = None
+        self.statistics = CameraStatistics()
+        self._node = node
+        self._transport = transport
+        self._reliability = reliability
+        self._live = live
+        self._rate = RateLimit()
+        self._lock = threading.Lock()
+        self._put: Callable[[ImageMessage], bool] | None = None
+        self._subscription: Subscription | None = None
+        self.tracker: Tracker | None = None
+        self.ground: GroundProjection | None = None
+        kinds = {"detections": Detection2DArray, "annotated": Image}
+        if projected:
+            kinds["detections_3d"] = Detection3DArray
+        self.outputs: dict[str, LifecyclePublisher] = {
+            topic: create_publisher(node, kind, self._under(topic, name), answer_qos())
+            for topic, kind in kinds.items()
+        }
+
+    @staticmethod
+    def _under(topic: str, name: str) -> str:
+        return f"{name}/{topic}" if name else topic
+
+    @property
+    def wanted(self) -> bool:
+        """Whether its images are to be looked at: somebody listens, or the parameter says so."""
+        return self._live.infer_without_listeners or any(
+            publisher.get_subscription_count() for publisher in self.outputs.values()
+        )
+
+    @property
+    def input(self) -> tuple[str, str]:
+        """Full name of the topic that is read, and its type as the graph names it."""
+        source = self.source or Source(self.topic, Image, False)
+        return source.topic, TYPE_NAMES[source.kind]
+
+    def open(self, put: Callable[[ImageMessage], bool]) -> None:
+        """Subscribe.
+
+        Args:
+            put: takes each image; returns whether it displaced one that was still waiting.
+        """
+        with self._lock:
+            self._put = put
+            self._subscribe(self._choose())
+
+    def follow(self) -> None:
+        """Subscribe anew where the publishers have become others than before."""
+        with self._lock:
+            if self._put is None:
+                return
+            source = self._choose()
+            if source != self.source:
+                self._unsubscribe()
+                self._subscribe(source)
+                self._node.get_logger().info(
+                    f"{self.topic}: now reading {TYPE_NAMES[source.kind]} from {source.topic}, "
+                    f"{source.reliability.name.lower()}, as its publishers offer it"
+                )
+
+    def close(self) -> None:
+        """Stop listening."""
+        with self._lock:
+            self._put = None
+            self._unsubscribe()
+            self.source = None
+        if self.ground is not None:
+            self.ground.close()
+
+    def destroy(self) -> None:
+        """Give everything back."""
+        self.close()
+        for publisher in self.outputs.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self.outputs = {}
+
+    def _choose(self) -> Source:
+        def offers(topic: str) -> list[tuple[str, bool]]:
+            return [
+                (info.topic_type, info.qos_profile.reliability == ReliabilityPolicy.RELIABLE)
+                for info in self._node.get_publishers_info_by_topic(topic)
+            ]
+
+        source = choose_source(self.topic, self._transport, self._reliability, offers, self.source)
+        override = self._reliability_override(source.topic)
+        return source if override == "auto" else replace(source, reliable=override == "reliable")
+
+    def _reliability_override(self, topic: str) -> str:
+        """Return what the standard parameter says; rclpy's own reading would freeze what it met first."""
+        name = f"qos_overrides.{topic}.subscription.reliability"
+        if not self._node.has_parameter(name):
+            descriptor = ParameterDescriptor(
+                description=f"reliability for subscription `{topic}`; auto: as image_reliability says",
+                additional_constraints="one of: " + ", ".join(RELIABILITIES),
+                read_only=True,
+            )
+            self._node.declare_parameter(name, "auto", descriptor)
+        value = str(self._node.get_parameter(name).value)
+        if value not in RELIABILITIES:
+            raise ValueError(f"{name} is {value!r}; use one of {', '.join(RELIABILITIES)}")
+        return value
+
+    def _subscribe(self, source: Source) -> None:
+        self._subscription = self._node.create_subscription(
+            source.kind,
+            source.topic,
+            self._on_image,
+            image_qos(source.reliability),
+            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
+            qos_overriding_options=QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)),
+        )
+        self.source = source
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _on_lost(self, event: QoSMessageLostInfo) -> None:
+        self.statistics.lost(event.total_count_change)
+
+    def _on_image(self, message: ImageMessage) -> None:
+        stamp = message.header.stamp
+        self.statistics.received(stamp.sec + stamp.nanosec * 1e-9)
+        put = self._put
+        if put is None:
+            return
+        if not self.wanted:
+            self.statistics.skipped(UNHEARD_REASON)
+        elif not self._rate.take(time.monotonic(), self._live.max_rate_hz):
+            self.statistics.skipped(RATE_REASON)
+        elif put(message):
+            self.statistics.dropped()

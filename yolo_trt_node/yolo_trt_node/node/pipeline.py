@@ -1,0 +1,136 @@
+"""What happens to an image: read, looked at, answered. Runs in the worker's thread."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray
+
+from yolo_trt_node.detector import Detections, Detector
+from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.drawing import draw_detections
+from yolo_trt_node.node.camera import Camera, ImageMessage
+from yolo_trt_node.node.images import ImageError, read_image
+from yolo_trt_node.node.messages import (
+    detection_array,
+    image_message,
+    serialization_fits,
+    serialized_detections,
+)
+from yolo_trt_node.node.parameters import LiveSettings
+from yolo_trt_node.tracking import as_texts
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+REPEAT_ERROR_AFTER_S = 5.0
+
+
+class Pipeline:
+    """From the cameras' newest images to published answers; nothing that an image holds escapes."""
+
+    def __init__(
+        self,
+        node: Node,
+        detector: Detector,
+        cameras: Sequence[Camera],
+        live: LiveSettings,
+        max_pixels: int,
+    ) -> None:
+        """Use a loaded detector.
+
+        Args:
+            node: whose clock and log are used.
+            detector: called from one thread only.
+            cameras: in the order of their numbers.
+            live: what may change at run time.
+            max_pixels: compressed images with more are refused.
+        """
+        self._node = node
+        self._detector = detector
+        self._cameras = cameras
+        self._live = live
+        self._max_pixels = max_pixels
+        self._message: Callable[..., Detection2DArray | bytes] = serialized_detections
+        if not serialization_fits():
+            self._message = detection_array
+            node.get_logger().warning(
+                "the installed vision_msgs or middleware writes Detection2DArray in another way than this "
+                "node: messages are built by rclpy, which costs 0.06 ms a box"
+            )
+        self._complained: dict[tuple[str, str], float] = {}
+
+    def process(self, batch: Sequence[tuple[int, ImageMessage]]) -> None:
+        """Detect in images of several cameras, (number, message) each, and publish what was found."""
+        readable = []
+        for number, message in batch:
+            camera = self._cameras[number]
+            started = time.perf_counter()
+            try:
+                frame = read_image(message, self._max_pixels)
+            except ImageError as error:
+                self._unreadable(camera, error.reason, str(error))
+            except Exception:
+                self._unreadable(camera, "unforeseen", traceback.format_exc())
+            else:
+                readable.append((camera, message.header, frame, time.perf_counter() - started))
+        if not readable:
+            return
+        try:
+            found = self._detector.detect([frame for _, _, frame, _ in readable])
+        except Exception:
+            for camera, *_ in readable:
+                self._unreadable(camera, "detector failed", traceback.format_exc())
+            return
+        for (camera, header, frame, reading_s), detections in zip(readable, found, strict=True):
+            try:
+                self._answer(camera, header, frame, detections, reading_s)
+            except Exception:
+                self._unreadable(camera, "answer failed", traceback.format_exc())
+
+    def _answer(
+        self, camera: Camera, header: Header, frame: Frame, detections: Detections, reading_s: float
+    ) -> None:
+        """Publish what was found in one image."""
+        ids: list[str] = []
+        tracking_s = 0.0
+        if camera.tracker is not None:
+            started = time.perf_counter()
+            stamp_s = header.stamp.sec + header.stamp.nanosec * 1e-9
+            ids = as_texts(camera.tracker.update(detections, frame, stamp_s))
+            tracking_s = time.perf_counter() - started
+        started = time.perf_counter()
+        camera.outputs["detections"].publish(self._message(header, detections, ids))
+        # By hand: rclpy's Time refuses a stamp before 1970, which a broken camera may well send.
+        stamped = header.stamp.sec * 10**9 + header.stamp.nanosec
+        age_s = (self._node.get_clock().now().nanoseconds - stamped) / 1e9
+        timing = {"decode": reading_s, **detections.timing, "publish": time.perf_counter() - started}
+        if camera.tracker is not None:
+            timing["tracking"] = tracking_s
+        camera.statistics.published(age_s, timing, len(detections))
+        if self._live.log_frames:
+            stages = ", ".join(f"{stage} {1e3 * seconds:.1f}" for stage, seconds in timing.items())
+            self._node.get_logger().info(
+                f"{camera.topic}: stamp {header.stamp.sec}.{header.stamp.nanosec:09d}, {len(detections)} "
+                f"boxes, age {1e3 * age_s:.1f} ms; ms: {stages}"
+            )
+        # Whatever else is made of the boxes follows here, after the planner has them.
+        if camera.ground is not None:
+            camera.ground.put(header, (frame.height, frame.width), detections, ids)
+        annotated = camera.outputs["annotated"]
+        if annotated.get_subscription_count():
+            picture = draw_detections(frame.to_bgr(), detections, self._detector.card.names)
+            annotated.publish(image_message(header, picture))
+
+    def _unreadable(self, camera: Camera, reason: str, text: str) -> None:
+        """Count an image, and log why; for the same reason only after a while: a broken camera repeats it."""
+        camera.statistics.unreadable(reason)
+        now = time.monotonic()
+        if now - self._complained.get((camera.name, reason), -math.inf) > REPEAT_ERROR_AFTER_S:
+            self._complained[camera.name, reason] = now
+            self._node.get_logger().error(f"{camera.topic}: {text}")

@@ -1,0 +1,11 @@
+"""Identities for detections, from frame to frame; no ROS, no torch.
+
+Built on OpenCV's blocks (corners, Lucas-Kanade flow, RANSAC) and NumPy. The ByteTrack libraries looked at
+cannot fly along: ``trackers`` and ``supervision`` bring OpenCV's GUI build, NumPy 2, Matplotlib and FFmpeg
+bindings, ``norfair`` refuses NumPy 2, ``boxmot`` needs torch, and those compiled from Rust
+(``edgefirst-tracker``, ``ioutrack``) match by overlap alone and know nothing of the camera's motion.
+"""
+
+from yolo_trt_node.tracking.tracker import NO_ID, Tracker, TrackerOptions, as_texts
+
+__all__ = ["NO_ID", "Tracker", "TrackerOptions", "as_texts"]
