@@ -154,8 +154,8 @@ def measure(model: Path, images: ImageSet, threads: int, times: dict[str, float]
         detector = Detector.load(model, replace(options, **changes))
         threshold = detector.card.score_threshold
         found = [only(images.class_ids, detector.detect([shot.image])[0]) for shot in images.shots]
-        accuracy = score(truths, list(map(as_found, found)), len(VISDRONE_CLASSES))
-        small = score([small_only(t) for t in truths], list(map(as_found, found)), len(VISDRONE_CLASSES))
+        accuracy = score(truths, list(map(as_found, found)), VISDRONE_CLASSES)
+        small = score([small_only(t) for t in truths], list(map(as_found, found)), VISDRONE_CLASSES)
         counts = count(truths, [above(threshold, result) for result in found])
         recall = [counts.recall(*SIZES[name]) for name in SIZES] + [counts.recall(0, 32)]
         print(
@@ -212,11 +212,10 @@ def as_found(found: Detections) -> Found:
 
 
 def small_only(truth: GroundTruth) -> GroundTruth:
-    """Make all but COCO's small objects regions in which nothing counts."""
+    """Let only COCO's small objects count."""
     small = truth.boxes[:, 2] * truth.boxes[:, 3] < 32**2
-    return GroundTruth(
-        truth.boxes[small], truth.class_ids[small], np.concatenate((truth.ignored, truth.boxes[~small]))
-    )
+    counted = small if truth.counted is None else small & truth.counted
+    return GroundTruth(truth.boxes, truth.class_ids, truth.ignored, counted)
 
 
 @dataclass(frozen=True)

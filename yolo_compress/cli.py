@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from yolo_compress.errors import UserError
+
+if TYPE_CHECKING:
+    from yolo_compress.config import Recipe
+    from yolo_compress.evaluation import Accuracy
 
 # Everything that needs torch is imported by the command that uses it: --help answers at once, and the
 # processes that measure latency, which import the parent's main module, stay small.
@@ -19,86 +25,316 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Changes to the recipe: key=value, with dots between nested keys.", metavar="KEY=VALUE"
+    ),
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="The same as KEY=VALUE. Repeatable.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder, instead of the recipe's.")]
+
 
 @app.callback()
 def _describe() -> None:
     """Make a YOLOv8 detector smaller and faster, and see what that costs."""
 
 
-@app.command(epilog="Example: yolo-compress run config/compress/demo.yaml --set distill.train.epochs=20")
-def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key of the recipe: key.key=value. Repeatable.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the run, instead of the recipe's.")] = None,
-) -> None:
-    """Do all stages of a recipe; what is done already is skipped, what was interrupted is done."""
+def _changes(overrides: list[str] | None, sets: list[str] | None, output: Path | None) -> list[str]:
+    return [*(overrides or []), *(sets or []), *([f"output={output}"] if output else [])]
+
+
+def _load(recipe: Path, overrides: list[str] | None, sets: list[str] | None, output: Path | None) -> Recipe:
     from yolo_compress.config import load_recipe
 
-    changes = [*(overrides or []), *([f"output={output}"] if output else [])]
-    loaded = load_recipe(recipe, changes)
-    from yolo_compress.run import run_recipe
+    return load_recipe(recipe, _changes(overrides, sets, output))
 
+
+@contextlib.contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Turn Ctrl-C into a sentence about what is kept and how to go on."""
     try:
-        result = run_recipe(loaded, console)
+        yield
     except KeyboardInterrupt:
-        console.print("interrupted; finished stages are kept, the same command goes on from there")
+        console.print(
+            f"\ninterrupted; finished stages and the last whole epoch are kept in {folder}, "
+            "the same command goes on from there",
+            soft_wrap=True,
+        )
         raise typer.Exit(130) from None
+
+
+@app.command(epilog="Example: yolo-compress run config/compress/demo.yaml distill.train.epochs=20")
+def run(recipe: RecipeFile, overrides: Overrides = None, sets: Sets = None, output: Output = None) -> None:
+    """Do all stages of a recipe; what is done already is skipped, what was interrupted goes on."""
+    loaded = _load(recipe, overrides, sets, output)
+    with _interruptible(loaded.output):
+        from yolo_compress.report.content import write_report
+        from yolo_compress.run import run_recipe
+
+        result = run_recipe(loaded, console)
+        page = write_report(loaded.output)
     console.print(result.table())
-    console.print(f"compressed model: {result.onnx}")
+    console.print(f"compressed model: {result.onnx}", soft_wrap=True)
+    console.print(f"report: {page}", soft_wrap=True)
 
 
-@app.command(epilog="Example: yolo-compress export yolov8n.pt --output yolov8n.onnx --input-size 640")
+def _stage(loaded: Recipe, name: str, checkpoints: list[Path]) -> None:
+    with _interruptible(loaded.output):
+        from yolo_compress.run import CHECKPOINT, run_stage
+
+        folder = run_stage(loaded, name, checkpoints, console)
+    console.print(f"written: {folder / CHECKPOINT}", soft_wrap=True)
+
+
+@app.command(epilog="Example: yolo-compress train config/compress/demo.yaml teacher.train.epochs=20")
+def train(recipe: RecipeFile, overrides: Overrides = None, sets: Sets = None, output: Output = None) -> None:
+    """Train the dense detector of a recipe's section `teacher`: the first stage alone."""
+    _stage(_load(recipe, overrides, sets, output), "dense", [])
+
+
+@app.command(epilog="Example: yolo-compress sparsify best.pt recipe.yaml sparsify.strength=0.1 -o runs/mine")
+def sparsify(
+    checkpoint: Annotated[Path, typer.Argument(help="The detector to train on, an Ultralytics .pt.")],
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    sets: Sets = None,
+    output: Output = None,
+) -> None:
+    """Train a checkpoint with a penalty on the channels that pruning can remove (section `sparsify`)."""
+    _stage(_load(recipe, overrides, sets, output), "sparse", [checkpoint])
+
+
+@app.command(epilog="Example: yolo-compress prune best.pt --macs 0.33 --input-size 640 -o pruned.pt")
+def prune(
+    checkpoint: Annotated[Path, typer.Argument(help="The detector to prune, an Ultralytics .pt.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Keys of the recipe's section prune: key=value.", metavar="KEY=VALUE"),
+    ] = None,
+    params: Annotated[float | None, typer.Option(help="Share of the parameters to keep.")] = None,
+    macs: Annotated[float | None, typer.Option(help="Share of the multiply-accumulates to keep.")] = None,
+    latency: Annotated[float | None, typer.Option(help="Share of the time to keep; needs --data.")] = None,
+    input_size: Annotated[int, typer.Option(help="Side in pixels at which costs are counted.")] = 640,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A data set description (YAML), to measure latency or sensitivity on."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The .pt to write; by default NAME-pruned.pt.")
+    ] = None,
+) -> None:
+    """Remove channels from a checkpoint; the result opens in any Ultralytics. Fine-tune it by `distill`."""
+    from yolo_compress.config import Prune, load_section
+    from yolo_compress.errors import explained_disk_errors
+    from yolo_compress.pruning import Bench
+    from yolo_compress.pruning import prune as remove_channels
+    from yolo_compress.training import load_model, save_model
+
+    targets = {"params": params, "macs": macs, "latency": latency}
+    given = [f"target.{name}={share}" for name, share in targets.items() if share is not None]
+    settings = load_section(Prune, [*(overrides or []), *given], "the pruning")
+    if data is None and (settings.sensitivity or settings.target.latency is not None):
+        raise UserError("latency and sensitivity are measured on images: give --data")
+    destination = output or checkpoint.with_name(f"{checkpoint.stem}-pruned.pt")
+    pruned = remove_channels(
+        load_model(checkpoint), settings, input_size, bench=None if data is None else Bench(data)
+    )
+    with explained_disk_errors(destination.parent):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        save_model(pruned.model, destination)
+    console.print(f"{pruned.summary()}; written: {destination}", soft_wrap=True)
+
+
+@app.command(epilog="Example: yolo-compress distill pruned.pt --teacher best.pt recipe.yaml -o runs/mine")
+def distill(
+    student: Annotated[Path, typer.Argument(help="The detector to train, an Ultralytics .pt.")],
+    recipe: RecipeFile,
+    teacher: Annotated[Path, typer.Option(help="The detector to learn from, an Ultralytics .pt.")],
+    overrides: Overrides = None,
+    sets: Sets = None,
+    output: Output = None,
+) -> None:
+    """Train a checkpoint under a teacher (section `distill`)."""
+    _stage(_load(recipe, overrides, sets, output), "distilled", [student, teacher])
+
+
+@app.command(epilog="Example: yolo-compress compare config/compress/compare_scenes.yaml seeds=[0]")
+def compare(
+    recipe: Annotated[Path, typer.Argument(help="The comparison, a YAML file with `arms:`.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Changes to the comparison, or to its base recipe: key=value.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    sets: Sets = None,
+    output: Output = None,
+    collect: Annotated[
+        bool, typer.Option("--collect", help="Show what is there already; train nothing.")
+    ] = False,
+) -> None:
+    """Train several ways to a detector at one budget of epochs, and say which is worth it."""
+    from yolo_compress.config import load_comparison
+
+    arms = load_comparison(recipe, _changes(overrides, sets, output))
+    folder = arms.base.output
+    with _interruptible(folder):
+        from yolo_compress import compare as comparison
+        from yolo_compress.report.content import write_report
+
+        result = comparison.collect(arms) if collect else comparison.run_comparison(arms, console)
+        page = None if collect else write_report(folder)
+    console.print(result.table())
+    for sentence in result.sentences():
+        console.print(f"- {sentence}")
+    if page is not None:
+        console.print(f"table: {folder / comparison.MARKDOWN}   report: {page}", soft_wrap=True)
+
+
+@app.command(epilog="Example: yolo-compress report runs/demo")
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
+) -> None:
+    """Write one self-contained HTML page about a run or a comparison into its folder."""
+    from yolo_compress.report.content import write_report
+
+    console.print(f"written: {write_report(run)}", soft_wrap=True)
+
+
+@app.command(epilog="Example: yolo-compress doctor config/compress/hit_uav.yaml")
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe to check too.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check this machine, and a recipe, before hours of training; exit code 1 where a run would fail."""
+    from yolo_compress.doctor import examine
+
+    failed = False
+    colours = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
+    for finding in examine(recipe, tuple(overrides or ())):
+        failed |= finding.status == "FAIL"
+        console.print(f"{finding.status:4}", style=colours[finding.status], end="  ")
+        console.print(finding.what, markup=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"      -> {finding.remedy}", markup=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: yolo-compress export best.pt --precision fp16 --precision int8 --data VisDrone.yaml"
+)
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="An Ultralytics checkpoint (.pt) of a detector.")],
-    output: Annotated[
-        Path | None, typer.Option(help="The ONNX file to write; by default beside the checkpoint.")
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Keys of the recipe's section export: key=value, as in dynamic=none batch=4.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, fp16 or int8; one file for each. Repeatable.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="raw, or end2end: with the suppression inside.")] = None,
+    verify: Annotated[
+        list[str] | None,
+        typer.Option(help="Build an engine too, to see that it can be done: tensorrt_rtx. Needs no GPU."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A data set description (YAML): measures each file; int8 is calibrated on it."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="The split to measure on.")] = "val",
     input_size: Annotated[
-        int, typer.Option(help="Side in pixels of the input that it was trained for.")
-    ] = 640,
+        int | None, typer.Option(help="Side in pixels of the input; by default as it was trained.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The fp32 file to write, by default beside the checkpoint; others are NAME_fp16, NAME_int8.",
+        ),
+    ] = None,
 ) -> None:
-    """Export a checkpoint to an ONNX file that describes itself, ready for the node."""
-    from yolo_compress.export import export_onnx
+    """Export a checkpoint to ONNX files that describe themselves, checked against torch."""
+    from yolo_compress.config import Export, load_section
+    from yolo_compress.errors import explained_disk_errors
+    from yolo_compress.export import deliver
 
+    lists = {"precision": precision, "verify": verify}
+    given = [f"{name}=[{', '.join(values)}]" for name, values in lists.items() if values]
+    given += [f"head={head}"] if head else []
+    settings = load_section(Export, [*(overrides or []), *given], "the export")
     destination = output or checkpoint.with_suffix(".onnx")
-    export_onnx(checkpoint, destination, input_size)
-    console.print(f"written: {destination}")
+    if destination.suffix != ".onnx":
+        raise UserError(f"--output {destination} is no .onnx file")
+    with explained_disk_errors(destination.parent):
+        delivered = deliver(
+            checkpoint,
+            destination,
+            settings,
+            input_size=input_size,
+            data=data,
+            split=split,
+            tell=lambda text: console.print(text, markup=False, soft_wrap=True),
+        )
+    for one in delivered:
+        console.print(f"written: {one.path}", soft_wrap=True)
 
 
 @app.command(epilog="Example: yolo-compress evaluate model.onnx --data VisDrone.yaml --split val")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="An ONNX detector.")],
+    model: Annotated[Path, typer.Argument(help="A checkpoint (.pt), an ONNX file or an engine (.engine).")],
     data: Annotated[Path, typer.Option(help="An Ultralytics data set description (YAML).")],
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "val",
     iou_threshold: Annotated[
         float | None, typer.Option(help="Of the suppression; by default the model card's.")
     ] = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels of a checkpoint's input; by default as it was trained."),
+    ] = None,
 ) -> None:
-    """Measure an exported model's accuracy through the detector that flies."""
+    """Measure a model's accuracy through the detector that flies."""
     from rich.progress import Progress
 
-    from yolo_compress.evaluation import evaluate_onnx
+    from yolo_compress.evaluation import evaluate_model
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=None)
-        accuracy = evaluate_onnx(
+        accuracy = evaluate_model(
             model,
             data,
             split,
             iou_threshold=iou_threshold,
+            input_size=input_size,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    for name, value in (
-        ("AP50", accuracy.ap50),
-        ("AP", accuracy.ap),
-        ("APs", accuracy.ap_small),
-        ("APm", accuracy.ap_medium),
-        ("APl", accuracy.ap_large),
-    ):
-        console.print(f"{name:5} " + ("-" if value is None else f"{100 * value:.1f}"))
+    print_accuracy(accuracy)
     console.print(f"on {accuracy.images} images of {data}, split {split!r}")
+
+
+def print_accuracy(accuracy: Accuracy) -> None:
+    """Print one row for all classes, and one a class."""
+    from rich.table import Table
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    table = Table(box=None)
+    table.add_column("class")
+    for column in ("objects", "AP50", "AP", "AP75", "APs", "APm", "APl"):
+        table.add_column(column, justify="right")
+    a = accuracy
+    figures = (a.ap50, a.ap, a.ap75, a.ap_small, a.ap_medium, a.ap_large)
+    table.add_row("all", str(sum(c.objects for c in a.per_class)), *map(percent, figures))
+    for c in a.per_class:
+        table.add_row(c.name, str(c.objects), percent(c.ap50), percent(c.ap))
+    console.print(table)
 
 
 def main() -> None:

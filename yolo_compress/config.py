@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,6 +27,9 @@ class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 class Scenes(Section):
@@ -49,6 +56,9 @@ class Data(Section):
 
     yaml: Path | None = Field(None, description="an Ultralytics data set description")
     scenes: Scenes | None = Field(None, description="aerial scenes to generate into the run's folder")
+    limit: int | None = Field(
+        None, ge=1, description="images of each split to use, spread evenly over it; for short trials"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Data:
@@ -75,25 +85,35 @@ class Training(Section):
     augment: dict[Augmentation, float] = Field({}, description="augmentations where not Ultralytics' default")
 
 
-class Teacher(Section):
-    """The dense detector: starting point of the compression and teacher of the distillation."""
+class Dense(Section):
+    """A dense detector: a checkpoint, or an architecture, and how it is trained."""
 
     model: str = Field(
         description="an Ultralytics checkpoint (.pt), or an architecture (yolov8n.yaml) to train from scratch"
+    )
+    width: float | None = Field(
+        None,
+        gt=0,
+        description="width multiple of the architecture instead of its letter's (n has 0.25): a narrower "
+        "sibling where Ultralytics has no smaller letter",
     )
     train: Training | None = Field(
         None, description="how to train it; leave out to take a checkpoint as it is"
     )
 
     @model_validator(mode="after")
-    def _trained_or_checkpoint(self) -> Teacher:
+    def _trained_or_checkpoint(self) -> Dense:
         if Path(self.model).suffix not in (".pt", ".yaml", ".yml"):
             raise ValueError(
-                f"teacher.model {self.model!r} is neither a checkpoint (.pt) nor an architecture (.yaml)"
+                f"the model {self.model!r} is neither a checkpoint (.pt) nor an architecture (.yaml)"
             )
         if self.train is None and not self.model.endswith(".pt"):
             raise ValueError(
-                f"teacher.model {self.model!r} has no weights yet: say in teacher.train how to train it"
+                f"the model {self.model!r} has no weights yet: say in `train` how to train it, or name a .pt"
+            )
+        if self.width is not None and self.model.endswith(".pt"):
+            raise ValueError(
+                f"`width` builds a new architecture, but {self.model!r} is a checkpoint of settled width"
             )
         return self
 
@@ -101,30 +121,148 @@ class Teacher(Section):
 class Sparsify(Section):
     """Training with a penalty on the BatchNorm scales of the channels that pruning can remove."""
 
-    strength: float = Field(
-        gt=0,
-        description="weight s0 of the L1 penalty beside the gradient; in epoch e of E it is s0 (1 - 0.9 e/E)",
+    strength: float = Field(gt=0, description="weight s0 of the penalty beside the gradient")
+    schedule: Literal["decay", "constant", "ramp"] = Field(
+        "decay",
+        description="weight in epoch e (from 0) of E: s0 (1 - 0.9 e/E) as published, s0, or s0 (e + 1)/E",
+    )
+    mode: Literal["proximal", "subgradient"] = Field(
+        "proximal",
+        description="soft threshold after each step, which reaches 0, or a gradient, as published (SGD only)",
     )
     train: Training
+
+    @model_validator(mode="after")
+    def _subgradient_needs_sgd(self) -> Sparsify:
+        if self.mode == "subgradient" and self.train.optimizer != "SGD":
+            raise ValueError(
+                f"sparsify.mode subgradient does nothing with {self.train.optimizer}, which divides every "
+                "gradient by its own size; set sparsify.train.optimizer: SGD, or sparsify.mode: proximal"
+            )
+        return self
+
+
+class Target(Section):
+    """What pruning leaves, as a share of the dense model's: exactly one of these."""
+
+    params: float | None = Field(None, gt=0, lt=1, description="parameters")
+    macs: float | None = Field(None, gt=0, lt=1, description="multiply-accumulates")
+    latency: float | None = Field(
+        None, gt=0, lt=1, description="time from image to boxes, measured on this machine (prune.backend)"
+    )
+    channels: float | None = Field(
+        None, gt=0, lt=1, description="channels of each layer (0.5 is the paper's); with scope uniform only"
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Target:
+        if len({key for key, value in self if value is not None}) != 1:
+            raise ValueError(
+                "prune.target: give exactly one of params, macs, latency and channels, "
+                "for instance prune.target.macs=0.33"
+            )
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the four is given."""
+        return next(key for key, value in self if value is not None)
+
+    @property
+    def share(self) -> float:
+        """Its value."""
+        return next(value for _, value in self if value is not None)
 
 
 class Prune(Section):
-    """Removal of channels, the same share in each layer."""
+    """Removal of channels until a target is met."""
 
-    macs: float = Field(
-        gt=0, lt=1, description="multiply-accumulates to keep, as a share of the dense model's"
+    target: Target
+    importance: Literal["gamma", "gamma_group", "l1", "l2", "random"] = Field(
+        "gamma_group",
+        description="which channels go first: smallest mean BatchNorm scale over coupled layers (network "
+        "slimming), its group norm (what sparsity training shrinks), weights, or chance as a control",
     )
-    round_to: Literal[1, 4, 8, 16] = Field(8, description="channels kept are a multiple of this")
+    scope: Literal["uniform", "global"] = Field(
+        "uniform",
+        description="the same share of each layer (the paper), or one ranking over all layers",
+    )
+    sensitivity: bool = Field(
+        False,
+        description="share the budget out by what the loss says about each layer, measured on training "
+        "images; with scope global only",
+    )
+    calibration_images: int = Field(16, ge=1, description="training images that sensitivity is measured on")
+    round_to: Literal[8, 16] = Field(8, description="channels kept are a multiple of this; 16 for int8")
+    min_width: int = Field(8, ge=1, description="channels that every layer keeps")
+    max_ratio: float = Field(
+        0.9, gt=0, lt=1, description="no layer loses more than this share of its channels"
+    )
+    backend: Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino"] = Field(
+        "auto", description="of yolo_trt_node.detector, that a latency target is measured with"
+    )
+
+    @model_validator(mode="after")
+    def _scope_fits(self) -> Prune:
+        if self.sensitivity and self.scope != "global":
+            raise ValueError("prune.sensitivity chooses each layer's share: set prune.scope: global")
+        if self.target.channels is not None and self.scope != "uniform":
+            raise ValueError(
+                "prune.target.channels is a share of each layer: set prune.scope: uniform, or give "
+                "prune.target.params or prune.target.macs"
+            )
+        return self
 
 
 class Distill(Section):
-    """Fine-tuning of the pruned model with channel-wise distillation from the teacher."""
+    """Fine-tuning of the pruned model under the teacher."""
 
-    temperature: float = Field(1.0, gt=0, description="softens the spatial distributions that are compared")
-    weight: float = Field(
-        ge=0, description="of the distillation loss beside the detection loss; 0 is plain fine-tuning"
+    method: Literal["cwd", "logits", "ultralytics", "none"] = Field(
+        "cwd",
+        description="channel-wise distillation of the maps that feed Detect; or as controls: Detect's own "
+        "outputs, Ultralytics' distillation, plain fine-tuning",
     )
+    weight: float | None = Field(
+        None,
+        ge=0,
+        description="of the distillation loss beside the detection loss; left out: 1, and with method "
+        "ultralytics what Ultralytics has chosen",
+    )
+    temperature: float = Field(1.0, gt=0, description="softens the distributions that cwd and logits compare")
+    levels: list[Annotated[float, Field(ge=0)]] = Field(
+        [1.0, 1.0, 1.0], min_length=3, max_length=3, description="weights of the maps P3, P4, P5 in cwd"
+    )
+    adaptive: bool = Field(
+        False,
+        description="re-balance the levels after each epoch of cwd: more weight where the student is "
+        "farther from the teacher; their sum stays",
+    )
+    small_objects: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share that the cells covered by small and medium objects have at least in the spatial "
+        "distributions that cwd compares; 0 is plain cwd",
+    )
+    normalise: Literal["none", "batch", "instance"] = Field(
+        "batch",
+        description="what brings the maps that cwd compares to unit variance: nothing, the statistics of "
+        "each channel over the batch, or those over each image",
+    )
+    warmup_epochs: int = Field(0, ge=0, description="first epochs over which the weight rises")
+    off_last_epochs: int = Field(0, ge=0, description="last epochs without distillation")
     train: Training
+
+    @model_validator(mode="after")
+    def _some_distillation(self) -> Distill:
+        if not any(self.levels):
+            raise ValueError("distill.levels are all 0; for no distillation say method: none")
+        if self.warmup_epochs + self.off_last_epochs >= self.train.epochs:
+            raise ValueError(
+                f"distill.warmup_epochs {self.warmup_epochs} and distill.off_last_epochs "
+                f"{self.off_last_epochs} leave nothing of the {self.train.epochs} epochs"
+            )
+        return self
 
 
 class Evaluate(Section):
@@ -142,23 +280,70 @@ class Evaluate(Section):
     )
 
 
-class Recipe(Section):
-    """A whole compression run."""
+class Export(Section):
+    """The files that a run delivers, besides the fp32 one of each stage."""
 
-    output: Path = Field(description="folder of the run")
+    precision: list[Literal["fp32", "fp16", "int8"]] = Field(
+        ["fp32"],
+        min_length=1,
+        description="one file for each; int8 is calibrated on images of the data's split train",
+    )
+    head: Literal["raw", "end2end"] = Field(
+        "raw", description="end2end holds the suppression, as ONNX's NonMaxSuppression"
+    )
+    dynamic: Literal["all", "batch", "none"] = Field(
+        "all", description="what stays free: batch and size, the batch alone, nothing"
+    )
+    batch: int = Field(1, ge=1, description="images at once where nothing stays free")
+    opset: int = Field(17, ge=13, le=17, description="ONNX operator set; TensorRT 8.5 reads up to 17")
+    max_det: int = Field(300, ge=1, description="boxes an image that an end2end head gives")
+    calibration_images: int = Field(64, ge=1, description="images that int8 is calibrated on")
+    verify: list[Literal["tensorrt_rtx"]] = Field(
+        [], description="builders that must make an engine of each file; they need no GPU"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Export:
+        if len(set(self.precision)) < len(self.precision):
+            raise ValueError(f"precision names one twice: {', '.join(self.precision)}")
+        if self.batch > 1 and self.dynamic != "none":
+            raise ValueError("batch is for dynamic: none; elsewhere the batch is free")
+        if self.head == "end2end" and "tensorrt_rtx" in self.verify:
+            raise ValueError(
+                "TensorRT-RTX cannot build an end2end head (it has no NonMaxSuppression): "
+                "take head: raw for engines, or leave verify out"
+            )
+        return self
+
+
+class Recipe(Section):
+    """A whole compression run: the dense detector, then each stage that is not left out."""
+
+    output: Path = Field(description="folder of the run; {model} and {input_size} stand for the recipe's own")
     seed: int = Field(0, ge=0, description="seed of all training")
-    device: str = Field("cpu", description="as Ultralytics names it: cpu, 0, mps")
+    device: str = Field("cpu", description="as Ultralytics names it: cpu, 0, mps; 0,1 for two GPUs")
     amp: bool = Field(False, description="mixed precision, on devices that have it")
     threads: int = Field(2, ge=1, description="CPU threads")
     workers: int = Field(0, ge=0, description="processes that load images")
     cache: bool = Field(True, description="keep the decoded images in memory")
     input_size: int = Field(640, description="side of the square network input in pixels, a multiple of 32")
     data: Data
-    teacher: Teacher
-    sparsify: Sparsify
-    prune: Prune
-    distill: Distill
+    teacher: Dense = Field(
+        description="the dense detector: what is compressed, and the distillation's teacher"
+    )
+    sparsify: Sparsify | None = Field(None, description="leave out to prune the dense model as it is")
+    prune: Prune | None = Field(None, description="leave out to prune nothing")
+    student: Dense | None = Field(
+        None, description="a smaller dense detector to distil into, in place of a pruned one"
+    )
+    distill: Distill | None = Field(None, description="training after the pruning, or of the student")
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
+    export: Export = Field(default_factory=lambda: Export.model_validate({}))
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _number_is_a_device(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("input_size")
     @classmethod
@@ -167,12 +352,92 @@ class Recipe(Section):
             raise ValueError(f"{value} is no positive multiple of 32, the network's stride")
         return value
 
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        if self.sparsify and not self.prune:
+            raise ValueError("`sparsify` prepares a model for pruning: give `prune`, or leave it out")
+        if self.student and (self.sparsify or self.prune):
+            raise ValueError(
+                "`student` takes the place of the pruned model: set sparsify and prune to null, or drop it"
+            )
+        if self.student and self.distill is None:
+            raise ValueError("`student` is there to be distilled into: say in `distill` how")
+        if self.distill and not (self.prune or self.student):
+            raise ValueError("`distill` needs a smaller model to train: give `prune` (or `student`)")
+        return self
+
+    @property
+    def epochs(self) -> int:
+        """Epochs on the way to the resulting weights; those of a teacher that is no ancestor do not count."""
+        sections = [self.student or self.teacher, self.sparsify, self.distill]
+        trainings = [section.train for section in sections if section is not None]
+        return sum(training.epochs for training in trainings if training is not None)
+
+
+class Comparison(Section):
+    """Several ways to a detector, at one protocol and one budget of epochs."""
+
+    base: Path = Field(description="the recipe that all arms share; relative to this file")
+    output: Path = Field(description="folder of the comparison")
+    seeds: tuple[int, ...] = Field(
+        min_length=1, description="every arm is trained once with each; the spread is over these"
+    )
+    set: dict[str, Any] = Field({}, description="changes to the base for all arms")
+    arms: dict[str, dict[str, Any]] = Field(
+        min_length=1,
+        description="name and changes to the base: keys of teacher, student, sparsify, prune and distill",
+    )
+    ratio_to: str = Field(description="the arm whose latency and cost the others' are compared with")
+    verdicts: tuple[tuple[str, str], ...] = Field(
+        (), description="pairs of arms; for each a sentence says which is better, if the seeds tell"
+    )
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Comparison:
+        if len({*self.seeds}) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} names a seed twice, which would feign less spread")
+        for name in (self.ratio_to, *(arm for pair in self.verdicts for arm in pair)):
+            if name not in self.arms:
+                raise ValueError(f"there is no arm {name!r}; the arms are {', '.join(self.arms)}")
+        return self
+
+
+def required(section: SectionType | None) -> SectionType:
+    """Return the section of a stage that is at work, which therefore is not left out.
+
+    Raises:
+        ValueError: it is.
+    """
+    if section is None:
+        raise ValueError("the recipe leaves out the stage that is at work")
+    return section
+
+
+# What the arms of a comparison may differ in; the rest is the protocol.
+ARM_KEYS = ("teacher", "student", "sparsify", "prune", "distill")
+
+
+@dataclass(frozen=True)
+class Arms:
+    """A comparison with the recipes that it comes down to.
+
+    Attributes:
+        comparison: as written.
+        base: what all arms share; its output is the comparison's.
+        recipes: of each arm, for the comparison's first seed.
+    """
+
+    comparison: Comparison
+    base: Recipe
+    recipes: dict[str, Recipe]
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        path: YAML file.
+        path: YAML file. ``extends: other.yaml`` takes another recipe, named relative to this file, and
+            changes the keys that follow; ``${NAME}`` stands for an environment variable.
         overrides: ``key=value`` with dots between nested keys and a YAML value, as in
             ``distill.train.epochs=5``.
 
@@ -180,6 +445,101 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         UserError: the file cannot be read, or a key or value is wrong; the message names each and what is
             allowed.
     """
+    content = _read(path)
+    if "arms" in content:
+        raise UserError(f"{path} is a comparison of several arms; use it with `yolo-compress compare`")
+    for override in overrides:
+        _override(content, override)
+    return _recipe(content, f"the recipe {path}")
+
+
+def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Arms:
+    """Read and check a comparison and the recipe of each of its arms.
+
+    Args:
+        path: YAML file, see `Comparison`.
+        overrides: as in `load_recipe`; a key that is none of the comparison's is one of the base recipe.
+
+    Raises:
+        UserError: as in `load_recipe`; also when the arms' budgets of epochs differ.
+    """
+    content = _read(path)
+    if "arms" not in content:
+        raise UserError(
+            f"{path} has no `arms:`, so it is no comparison; a recipe is done by `yolo-compress run`"
+        )
+    to_base = []
+    for override in overrides:
+        if override.partition("=")[0].partition(".")[0] in Comparison.model_fields:
+            _override(content, override)
+        else:
+            to_base.append(override)
+    comparison = _validate(Comparison, content, f"the comparison {path}")
+    shared = _read(path.parent / comparison.base)
+    _merge(shared, comparison.set)
+    for override in to_base:
+        _override(shared, override)
+    shared["output"] = str(comparison.output)
+    base = _recipe(shared, f"the recipe {comparison.base} with what {path} sets")
+    shared["seed"] = comparison.seeds[0]
+    recipes = {}
+    for name, changes in comparison.arms.items():
+        for key in changes:
+            if key.partition(".")[0] not in ARM_KEYS:
+                raise UserError(
+                    f"{path}: the arm {name} changes {key}, but arms differ only in {', '.join(ARM_KEYS)}; "
+                    "what holds for all belongs under `set:`"
+                )
+        arm = deepcopy(shared)
+        _merge(arm, changes)
+        recipes[name] = _recipe(arm, f"the arm {name} of {path}")
+    epochs = {name: recipe.epochs for name, recipe in recipes.items()}
+    if len(set(epochs.values())) > 1:
+        raise UserError(
+            f"{path}: all arms must train for the same number of epochs, but they train for "
+            + ", ".join(f"{name} {number}" for name, number in epochs.items())
+        )
+    return Arms(comparison, base, recipes)
+
+
+def load_section(section: type[SectionType], overrides: Sequence[str], what: str) -> SectionType:
+    """Make one section out of ``key=value`` texts alone.
+
+    Raises:
+        UserError: a key or value is wrong; the message names each and what is allowed.
+    """
+    content: dict[str, Any] = {}
+    for override in overrides:
+        _override(content, override)
+    return _validate(section, content, what)
+
+
+def _recipe(content: dict[str, Any], what: str) -> Recipe:
+    """Validate a recipe and fill the placeholders of its output folder."""
+    recipe = _validate(Recipe, content, what)
+    try:
+        output = str(recipe.output).format(
+            model=Path(recipe.teacher.model).stem, input_size=recipe.input_size
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"{what} does not fit:\n"
+            f"  output: may hold {{model}} and {{input_size}}, not what {str(recipe.output)!r} does"
+        ) from error
+    return recipe.model_copy(update={"output": Path(output)})
+
+
+def _validate(section: type[SectionType], content: Mapping[str, Any], what: str) -> SectionType:
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{what} does not fit:\n" + "\n".join(_explain(error, section))) from error
+
+
+def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a YAML mapping, on top of the one that it extends."""
+    if path.resolve() in extended_by:
+        raise UserError(f"the recipe {path} extends itself")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -190,12 +550,38 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(
             f"the recipe {path} must be a mapping of keys to values, as in config/compress/demo.yaml"
         )
-    for override in overrides:
-        _override(content, override)
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"the recipe {path} does not fit:\n" + "\n".join(_explain(error))) from error
+    content = _expand(content, path)
+    extended = content.pop("extends", None)
+    whole = {} if extended is None else _read(path.parent / str(extended), (*extended_by, path.resolve()))
+    _merge(whole, content)
+    return whole
+
+
+def _expand(value: Any, path: Path) -> Any:
+    """Replace ``${NAME}`` in all texts by the environment's value."""
+
+    def known(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise UserError(f"{path} uses ${{{match[1]}}}; say what it is: {match[1]}=... yolo-compress ...")
+        return os.environ[match[1]]
+
+    if isinstance(value, dict):
+        return {key: _expand(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, path) for item in value]
+    return re.sub(r"\$\{(\w+)\}", known, value) if isinstance(value, str) else value
+
+
+def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Put changes into nested mappings; keys may be nested or joined by dots, null takes a section away."""
+    for name, value in changes.items():
+        section, last = _section_of(content, str(name))
+        if isinstance(value, Mapping):
+            if not isinstance(section.get(last), dict):
+                section[last] = {}
+            _merge(section[last], value)
+        else:
+            section[last] = value
 
 
 def _override(content: dict[str, Any], text: str) -> None:
@@ -205,31 +591,40 @@ def _override(content: dict[str, Any], text: str) -> None:
         raise UserError(
             f"override {text!r} is not of the form key=value, for instance distill.train.epochs=5"
         )
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {text!r}: the value is no valid YAML") from error
+    section, last = _section_of(content, name)
+    section[last] = parsed
+
+
+def _section_of(content: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds the last part of a dotted name, and that part."""
     *parents, last = name.split(".")
     section: Any = content
     for parent in parents:
-        section = section.setdefault(parent, {})
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
         if not isinstance(section, dict):
-            raise UserError(f"override {text!r}: {parent} is a value, not a section")
-    try:
-        section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {text!r}: the value is no valid YAML") from error
+            raise UserError(f"{name}: {parent} is a value, not a section")
+    return section, last
 
 
-def _explain(error: ValidationError) -> list[str]:
+def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """Turn each of pydantic's findings into one line that names the key and what is allowed there."""
     lines = []
     for finding in error.errors():
         location = finding["loc"]
         key = ".".join(str(part) for part in location if part != "[key]")
         if finding["type"] == "extra_forbidden":
-            allowed = _keys_of(location[:-1])
+            allowed = list(_section_at(root, location[:-1]).model_fields)
             near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             lines.append(f"  {key}: unknown key; {hint}allowed here: {', '.join(allowed)}")
         elif finding["type"] == "missing":
-            lines.append(f"  {key}: missing ({_description_of(location)})")
+            lines.append(f"  {key}: missing ({_description_of(root, location)})")
         elif finding["type"] == "value_error":
             lines.append(f"  {key + ': ' if key else ''}{finding['ctx']['error']}")
         else:
@@ -238,9 +633,9 @@ def _explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
-    """Return the section class that lies at a location of the recipe."""
-    section: type[BaseModel] = Recipe
+def _section_at(root: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
+    """Return the section class that lies at a location below ``root``."""
+    section = root
     for part in location:
         annotation = section.model_fields[str(part)].annotation
         candidates = (annotation, *getattr(annotation, "__args__", ()))
@@ -248,10 +643,7 @@ def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
     return section
 
 
-def _keys_of(location: Sequence[int | str]) -> list[str]:
-    return list(_section_at(location).model_fields)
-
-
-def _description_of(location: Sequence[int | str]) -> str:
-    field = _section_at(location[:-1]).model_fields[str(location[-1])]
-    return field.description or f"a section with {', '.join(_keys_of(location))}"
+def _description_of(root: type[BaseModel], location: Sequence[int | str]) -> str:
+    field = _section_at(root, location[:-1]).model_fields[str(location[-1])]
+    keys = ", ".join(_section_at(root, location).model_fields) if field.description is None else ""
+    return field.description or f"a section with {keys}"

@@ -1,6 +1,11 @@
-"""Accuracy and latency of an exported model, measured through the detector that flies.
+"""Accuracy and latency of a model, measured through the detector that flies.
 
-Nothing here imports torch: the latency workers start in a fraction of a second and hold one engine each.
+What counts follows the official VisDrone toolkit (https://github.com/VisDrone/VisDrone2018-DET-toolkit), the
+figures are COCO's, computed by pycocotools. They differ from Ultralytics' own validation: that one knows no
+ignored regions, lets an anchor answer with several classes, and integrates the curve in another way.
+
+Nothing here imports torch before a checkpoint is measured: the latency workers start in a fraction of a
+second and hold one engine each.
 """
 
 from __future__ import annotations
@@ -10,9 +15,10 @@ import io
 import multiprocessing
 import signal
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,6 +36,8 @@ from yolo_compress.errors import UserError
 
 # The official VisDrone toolkit's: a frame of a crowd has hundreds of objects.
 MAX_DETECTIONS = 500
+# The toolkit's too: what lies in ignored regions to at least this share of its area is left out.
+IGNORED_SHARE = 0.5
 # Low enough that the precision-recall curve ends by itself and not at the cut.
 SCORE_FLOOR = 0.001
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -42,12 +50,15 @@ class GroundTruth:
     Attributes:
         boxes: N x 4 float64, left, top, width, height in pixels of the image.
         class_ids: N int, positions in the data set's names.
-        ignored: M x 4 float64, regions (left, top, width, height) in which no detection counts.
+        ignored: M x 4 float64, regions (left, top, width, height) in which nothing counts.
+        counted: N bool; False where finding an object is neither right nor wrong (VisDrone's score 0). None
+            where all count.
     """
 
     boxes: NDArray[np.float64]
     class_ids: NDArray[np.int64]
     ignored: NDArray[np.float64]
+    counted: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,24 +71,65 @@ class Found:
 
 
 @dataclass(frozen=True)
+class ClassAccuracy:
+    """Average precision of one class, 0 to 1; None where the data has no object of it.
+
+    Attributes:
+        name: of the class.
+        objects: how many of its objects count.
+        ap: mean over IoU 0.50 to 0.95.
+        ap50: at IoU 0.50.
+        precision: at IoU 0.50, the precision at each recall of `RECALLS`; its mean is ``ap50``. Empty where
+            the data has no object.
+    """
+
+    name: str
+    objects: int
+    ap: float | None
+    ap50: float | None
+    precision: tuple[float, ...]
+
+
+RECALLS: tuple[float, ...] = tuple(float(value) for value in np.linspace(0, 1, 101))
+"""The recalls of a precision-recall curve: COCO's 101 points."""
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """COCO's average precision, 0 to 1; None where the data has no object of that size.
 
     Attributes:
         ap: mean over IoU 0.50 to 0.95.
         ap50: at IoU 0.50.
+        ap75: at IoU 0.75.
         ap_small: of objects below 32 x 32 pixels of the original image.
         ap_medium: of objects from there to 96 x 96.
         ap_large: of larger ones.
         images: number of images measured on.
+        per_class: one entry a class, in the order of the names.
     """
 
     ap: float | None
     ap50: float | None
+    ap75: float | None
     ap_small: float | None
     ap_medium: float | None
     ap_large: float | None
     images: int
+    per_class: tuple[ClassAccuracy, ...]
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Return the figures of all classes together: everything but ``per_class``."""
+        return {name: value for name, value in asdict(self).items() if name != "per_class"}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Accuracy:
+        """Return what `dataclasses.asdict` made of an accuracy, also after a detour over JSON."""
+        classes = tuple(
+            ClassAccuracy(**{**entry, "precision": tuple(entry["precision"])})
+            for entry in record["per_class"]
+        )
+        return cls(**{**record, "per_class": classes})
 
 
 @dataclass(frozen=True)
@@ -110,8 +162,8 @@ def read_split(data: Path, split: str) -> Split:
         if place.is_dir():
             images += sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         elif place.is_file():
-            lines = place.read_text(encoding="utf-8").split()
-            images += [place.parent / line if line.startswith(".") else root / line for line in lines]
+            lines = place.read_text(encoding="utf-8-sig").splitlines()
+            images += [place.parent / line if line.startswith(".") else root / line for line in lines if line]
         else:
             raise UserError(
                 f"{data}: the split {split!r} points at {place}, which does not exist; `path:` in the "
@@ -138,8 +190,7 @@ def read_ground_truth(image: Path, names: Sequence[str], width: int, height: int
     """Read what is to be found in an image.
 
     VisDrone's own annotations in a folder ``annotations`` beside ``images`` are preferred, since they tell
-    what to
-    ignore: ignored regions, the category "others" and objects with score 0. Otherwise YOLO labels.
+    what to ignore (`truth_of`). Otherwise YOLO labels.
 
     Args:
         image: path of the image.
@@ -182,80 +233,116 @@ def _visdrone_truth(path: Path, names: Sequence[str]) -> GroundTruth:
 
 
 def truth_of(annotations: Sequence[visdrone.Annotation]) -> GroundTruth:
-    """Sort VisDrone annotations into objects to be found and regions in which nothing counts."""
+    """Sort VisDrone annotations into objects to be found and regions in which nothing counts.
+
+    The official toolkit's rules: the category "others" is no class and no ignored region either, so it is not
+    there at all, and who calls such a vehicle a car is wrong; an object of a class with score 0 may be found
+    or not.
+    """
     boxes = np.array([(a.left, a.top, a.width, a.height) for a in annotations], np.float64).reshape(-1, 4)
-    counts = np.array([a.evaluated for a in annotations], bool)
     categories = np.array([a.category for a in annotations], np.int64)
+    counted = np.array([a.evaluated for a in annotations], bool)
+    objects = (categories != visdrone.IGNORED_REGION) & (categories != visdrone.OTHERS)
     # VisDrone's categories count from 1.
-    return GroundTruth(boxes[counts], categories[counts] - 1, boxes[~counts])
+    return GroundTruth(
+        boxes[objects],
+        categories[objects] - 1,
+        boxes[categories == visdrone.IGNORED_REGION],
+        counted[objects],
+    )
 
 
 def score(
     truths: Sequence[GroundTruth],
     found: Sequence[Found],
-    classes: int,
+    names: Sequence[str],
     max_detections: int = MAX_DETECTIONS,
 ) -> Accuracy:
-    """Compute COCO's average precision with ignored regions.
+    """Compute COCO's average precision under the official VisDrone toolkit's rules.
 
-    An ignored region is a crowd box of every class: a detection of which at least the IoU threshold's share
-    lies inside counts neither as right nor as wrong (pycocotools' rule for crowds).
+    Objects and detections of which half or more lies in the union of the ignored regions are left out. Of the
+    detections left in an image, the ``max_detections`` that score best count, whatever their class. An object
+    that does not count is a crowd box of its class (pycocotools' rule, and the toolkit's).
 
     Args:
         truths: one for each image.
         found: what was found, in the same order.
-        classes: number of classes.
-        max_detections: at most so many detections of each class an image count.
+        names: of the classes, by class id.
+        max_detections: at most so many detections an image count.
     """
     annotations: list[dict[str, Any]] = []
     detections: list[dict[str, Any]] = []
+    objects = np.zeros(len(names), np.int64)
     for image_id, (truth, result) in enumerate(zip(truths, found, strict=True), start=1):
-        objects = [(box, int(c), 0) for box, c in zip(truth.boxes, truth.class_ids, strict=True)]
-        objects += [(box, c, 1) for box in truth.ignored for c in range(classes)]
-        annotations += [
-            {
-                "id": len(annotations) + offset,
-                "image_id": image_id,
-                "category_id": class_id,
-                "bbox": box.tolist(),
-                "area": float(box[2] * box[3]),
-                "iscrowd": crowd,
-            }
+        counted = np.ones(len(truth.boxes), bool) if truth.counted is None else truth.counted
+        for index in np.flatnonzero(~_ignored(truth.boxes, truth.ignored)):
+            box, class_id = truth.boxes[index], int(truth.class_ids[index])
             # pycocotools takes the id 0 for "not matched"
-            for offset, (box, class_id, crowd) in enumerate(objects, start=1)
-        ]
-        detections += [
-            {
-                "id": len(detections) + offset,
-                "image_id": image_id,
-                "category_id": int(class_id),
-                "bbox": box.tolist(),
-                "area": float(box[2] * box[3]),
-                "score": float(value),
-                "iscrowd": 0,
-            }
-            for offset, (box, value, class_id) in enumerate(
-                zip(result.boxes, result.scores, result.class_ids, strict=True), start=1
-            )
-        ]
+            entry = _entry(len(annotations) + 1, image_id, class_id, box)
+            annotations.append({**entry, "iscrowd": int(not counted[index])})
+            objects[class_id] += counted[index]
+        left = np.flatnonzero(~_ignored(result.boxes, truth.ignored))
+        best = left[np.argsort(-result.scores[left], kind="stable")][:max_detections]
+        for index in best:
+            entry = _entry(len(detections) + 1, image_id, int(result.class_ids[index]), result.boxes[index])
+            detections.append({**entry, "iscrowd": 0, "score": float(result.scores[index])})
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(
-            _coco(annotations, len(truths), classes), _coco(detections, len(truths), classes), "bbox"
+            _coco(annotations, len(truths), len(names)), _coco(detections, len(truths), len(names)), "bbox"
         )
         evaluation.params.maxDets = [max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"]  # IoU x recall x class x area x max_detections
-    half = int(np.flatnonzero(np.isclose(evaluation.params.iouThrs, 0.5))[0])
+    precision = evaluation.eval["precision"][..., 0]  # IoU x recall x class x area
+    thresholds = evaluation.params.iouThrs
+    half, three_quarters = (int(np.argmin(np.abs(thresholds - iou))) for iou in (0.5, 0.75))
     by_area = [_mean(precision[:, :, :, area]) for area in range(4)]
     return Accuracy(
         ap=by_area[0],
         ap50=_mean(precision[half, :, :, 0]),
+        ap75=_mean(precision[three_quarters, :, :, 0]),
         ap_small=by_area[1],
         ap_medium=by_area[2],
         ap_large=by_area[3],
         images=len(truths),
+        per_class=tuple(
+            ClassAccuracy(
+                name=str(name),
+                objects=int(objects[index]),
+                ap=_mean(precision[:, :, index, 0]),
+                ap50=_mean(precision[half, :, index, 0]),
+                precision=tuple(float(p) for p in precision[half, :, index, 0] if p > -1),
+            )
+            for index, name in enumerate(names)
+        ),
     )
+
+
+def _entry(number: int, image_id: int, class_id: int, box: NDArray[np.float64]) -> dict[str, Any]:
+    area = float(box[2] * box[3])
+    return {"id": number, "image_id": image_id, "category_id": class_id, "bbox": box.tolist(), "area": area}
+
+
+def _ignored(boxes: NDArray[np.float64], regions: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which boxes lie in the union of regions with at least `IGNORED_SHARE` of their area.
+
+    All N x 4 or M x 4 left, top, width, height; counted in whole pixels by an integral image, as the toolkit
+    does.
+    """
+    regions = np.maximum(np.rint(regions), 0).astype(np.int64)
+    if not len(regions):
+        return np.zeros(len(boxes), bool)
+    right, bottom = (regions[:, :2] + regions[:, 2:]).max(axis=0)
+    mask = np.zeros((bottom, right), np.uint8)
+    for left, top, width, height in regions:
+        mask[top : top + height, left : left + width] = 1
+    integral = cv2.integral(mask)
+    low = np.rint(boxes[:, :2]).astype(np.int64)
+    size = np.maximum(np.rint(boxes[:, 2:]).astype(np.int64), 1)
+    x0, y0 = low.clip(0, (right, bottom)).T
+    x1, y1 = (low + size).clip(0, (right, bottom)).T
+    inside = integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
+    return inside >= IGNORED_SHARE * size.prod(axis=1)
 
 
 def _coco(annotations: list[dict[str, Any]], images: int, classes: int) -> COCO:
@@ -275,36 +362,60 @@ def _mean(precision: NDArray[np.float64]) -> float | None:
     return float(defined.mean()) if defined.size else None
 
 
-def evaluate_onnx(
+def evaluate_model(
     model: Path,
     data: Path,
     split: str = "val",
     *,
     iou_threshold: float | None = None,
+    input_size: int | None = None,
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
-    """Measure an exported model's accuracy through `yolo_trt_node.detector`.
+    """Measure a model's accuracy through `yolo_trt_node.detector`, whatever kind of file it is.
+
+    A checkpoint is exported (fp32, raw head) into a temporary folder and measured as that ONNX: all figures
+    come from the same letterbox, decoding and suppression.
 
     Args:
-        model: an ONNX detector.
+        model: an ONNX detector, a TensorRT engine, or an Ultralytics checkpoint (``.pt``).
         data: an Ultralytics data set description.
         split: the split to measure on.
-        iou_threshold: of the suppression; None for the model card's.
+        iou_threshold: of the suppression; None for the model card's. A model with an end2end head suppresses
+            by itself.
+        input_size: side in pixels of the square input of a checkpoint; None for the one that it was trained
+            with. Other models know theirs.
         threads: CPU threads; 0 for one a core.
         progress: called with (images done, images in all).
 
     Raises:
         UserError: the model or the data cannot be used, or their classes differ.
     """
+    if model.suffix != ".pt":
+        if input_size is not None:
+            raise UserError(f"{model} has its own input size; an input size is only for checkpoints (.pt)")
+        return _evaluate(model, data, split, iou_threshold, threads, progress)
+    # Torch is needed for checkpoints only, see the module's docstring.
+    from yolo_compress.export import export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / f"{model.stem}.onnx"
+        export_onnx(model, exported, input_size)
+        return _evaluate(exported, data, split, iou_threshold, threads, progress)
+
+
+def _evaluate(
+    model: Path,
+    data: Path,
+    split: str,
+    iou_threshold: float | None,
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> Accuracy:
     chosen = read_split(data, split)
     images, names = chosen.images, chosen.names
     detector = _load(model, iou_threshold, threads)
-    if len(detector.card.names) != len(names):
-        raise UserError(
-            f"{model} knows {len(detector.card.names)} classes ({', '.join(detector.card.names)}), but "
-            f"{data} has {len(names)} ({', '.join(names)}); measure it on data with its own classes"
-        )
+    require_same_classes(model, detector.card.names, data, names)
     truths, found = [], []
     for done, path in enumerate(images, start=1):
         image = read_image(path)
@@ -315,7 +426,24 @@ def evaluate_onnx(
         found.append(Found(boxes, result.scores.astype(np.float64), result.class_ids.astype(np.int64)))
         if progress is not None:
             progress(done, len(images))
-    return score(truths, found, len(names))
+    return score(truths, found, names)
+
+
+def require_same_classes(model: Path, known: Sequence[str], data: Path, names: Sequence[str]) -> None:
+    """Refuse to measure a model on data of other classes; only their number can be compared.
+
+    Raises:
+        UserError: the model knows more or fewer classes than the data has.
+    """
+
+    def few(classes: Sequence[str]) -> str:
+        return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+
+    if len(known) != len(names):
+        raise UserError(
+            f"{model} knows {len(known)} classes ({few(known)}), but {data} has {len(names)} ({few(names)}); "
+            "measure it on data with its own classes"
+        )
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -330,9 +458,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return image  # type: ignore[return-value]
 
 
-def _load(model: Path, iou_threshold: float | None, threads: int) -> Detector:
+def _load(model: Path, iou_threshold: float | None, threads: int, backend: str = "auto") -> Detector:
     options = DetectorOptions(
-        score_threshold=SCORE_FLOOR, iou_threshold=iou_threshold, max_det=MAX_DETECTIONS, threads=threads
+        score_threshold=SCORE_FLOOR,
+        iou_threshold=iou_threshold,
+        max_det=MAX_DETECTIONS,
+        threads=threads,
+        backend=backend,
     )
     try:
         return Detector.load(model, options)
@@ -354,7 +486,12 @@ class Latency:
 
 
 def measure_latency(
-    models: Sequence[Path], images: Sequence[Path], *, rounds: int = 10, threads: int = 0
+    models: Sequence[Path],
+    images: Sequence[Path],
+    *,
+    rounds: int = 10,
+    threads: int = 0,
+    backend: str = "auto",
 ) -> list[Latency]:
     """Time models against each other, in turn within each round, each in a process of its own.
 
@@ -366,9 +503,10 @@ def measure_latency(
         images: a few images, each detected once a round.
         rounds: how often each model has its turn.
         threads: CPU threads; 0 for one a core.
+        backend: ``auto`` or the name of one of `yolo_trt_node.detector`'s backends.
 
     Raises:
-        UserError: a model cannot be loaded or an image not be read.
+        UserError: a model cannot be loaded, an image not be read, or the backend is not there.
     """
     context = multiprocessing.get_context("spawn")
     workers: list[tuple[Any, Connection]] = []
@@ -376,7 +514,7 @@ def measure_latency(
         for model in models:
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_latency_worker, args=(theirs, model, list(images), threads), daemon=True
+                target=_latency_worker, args=(theirs, model, list(images), threads, backend), daemon=True
             )
             process.start()
             theirs.close()
@@ -415,13 +553,15 @@ def _answer(connection: Connection, model: Path) -> float:
     return float(answer)
 
 
-def _latency_worker(connection: Connection, model: Path, images: list[Path], threads: int) -> None:
+def _latency_worker(
+    connection: Connection, model: Path, images: list[Path], threads: int, backend: str
+) -> None:
     """Load a model, then answer each request with the mean seconds of a detection, until the pipe closes."""
     # Ctrl-C reaches the whole process group; the parent ends this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         frames = [read_image(path) for path in images]
-        detector = _load(model, None, threads)
+        detector = _load(model, None, threads, backend)
         detector.set_options(
             score_threshold=detector.card.score_threshold,
             iou_threshold=None,

@@ -1,21 +1,22 @@
 """A whole compression: stages in order, each in a folder of its own that says what was done and measured.
 
-A stage reads the artefacts of earlier stages and leaves ``model.pt``, ``model.onnx`` and ``stage.json``. The
+A stage reads the models of earlier stages and leaves ``model.pt``, ``model.onnx`` and ``stage.json``. The
 last is written when the rest is there, and holds a hash of everything the stage depends on: a stage whose
 hash still fits is not done again, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
 import json
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,93 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from yolo_compress.config import Recipe, Scenes
-from yolo_compress.data.dataset import generate_dataset
-from yolo_compress.data.scenes import SceneSpec
-from yolo_compress.distillation import DistillationTrainer
-from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Accuracy, Latency, beside, evaluate_onnx, measure_latency, read_split
-from yolo_compress.export import export_onnx, update_card, versions
-from yolo_compress.pruning import count_macs, count_params, prune_to_macs
-from yolo_compress.sparsity import SparsityTrainer
-from yolo_compress.training import Setting, StageTrainer, load_model, save_model
+from yolo_compress.config import Dense, Distill, Export, Prune, Recipe, Section, Sparsify
+from yolo_compress.data.source import Source, prepare_source
+from yolo_compress.distillation import distil
+from yolo_compress.errors import UserError, explained_disk_errors
+from yolo_compress.evaluation import Accuracy, Latency, evaluate_model, measure_latency, read_split
+from yolo_compress.export import Delivery, deliver, export_onnx, read_card, update_card, versions
+from yolo_compress.pruning import Bench, count_macs, count_params, prune
+from yolo_compress.sparsity import sparsify
+from yolo_compress.training import Setting, StageTrainer, check_device, load_model, save_model, train
 
-from ultralytics.nn.tasks import DetectionModel  # isort: skip
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load  # isort: skip
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
 RECORD = "stage.json"
+# Hash of the inputs of a stage that has begun: what it left half done is of use to the same inputs only.
+BEGUN = "inputs.sha256"
+RECIPE = "recipe.yaml"
+COMMANDS = "commands.txt"
+EXPORTS = "export.json"
+# A stage's model, and what only this stage's record says.
+Made = tuple[DetectionModel, dict[str, Any]]
 # Images a latency round; more would only repeat.
 LATENCY_IMAGES = 8
+# What training needs on the disk, in bytes a parameter: two checkpoints (the old one stays until the new one
+# is whole) of weights, their average and two moments of the optimizer, all fp32.
+TRAINING_BYTES = 2 * 16
+# What a finished stage keeps: checkpoint and ONNX file, fp32.
+KEPT_BYTES = 2 * 4
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One step of a plan: what is done to which models.
+
+    Attributes:
+        name: dense, student, sparse, pruned or distilled.
+        section: the recipe's settings of it.
+        recipe: for what all stages share (seed, device, input size).
+        parents: the stages whose models it reads; the first one's is the model that it changes.
+    """
+
+    name: str
+    section: Section
+    recipe: Recipe = field(repr=False)
+    parents: tuple[Stage, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that is known before anything is done: equal stages of two plans share it."""
+        return _hash([*self._settings(), [parent.key for parent in self.parents]])
+
+    def inputs(self, checkpoints: Sequence[Path], data: str) -> str:
+        """Hash of everything that the result depends on: settings, models, data and versions."""
+        given = getattr(self.section, "model", None)
+        return _hash(
+            [
+                *self._settings(),
+                _file_hash(Path(given)) if given else None,
+                [_file_hash(checkpoint) for checkpoint in checkpoints],
+                data,
+                versions(),
+            ]
+        )
+
+    def _settings(self) -> list[Any]:
+        recipe = self.recipe
+        return [
+            self.name,
+            self.section.model_dump(mode="json"),
+            [recipe.seed, recipe.device, recipe.input_size, recipe.amp],
+        ]
+
+
+def plan(recipe: Recipe) -> tuple[Stage, ...]:
+    """Return the stages of a recipe in order; the first is the dense model, the last the result."""
+    dense = Stage("dense", recipe.teacher, recipe)
+    stages = [dense]
+    if recipe.sparsify:
+        stages.append(Stage("sparse", recipe.sparsify, recipe, (stages[-1],)))
+    if recipe.prune:
+        stages.append(Stage("pruned", recipe.prune, recipe, (stages[-1],)))
+    if recipe.student:
+        stages.append(Stage("student", recipe.student, recipe))
+    if recipe.distill:
+        stages.append(Stage("distilled", recipe.distill, recipe, (stages[-1], dense)))
+    return tuple(stages)
 
 
 @dataclass(frozen=True)
@@ -102,14 +172,15 @@ class RunResult:
                 stage.name,
                 f"{stage.params / 1e6:.3f} M",
                 f"{stage.gmacs:.3f}",
-                *(_percent(value) for value in (a.ap50, a.ap, a.ap_small, a.ap_medium, a.ap_large)),
+                *(percent(value) for value in (a.ap50, a.ap, a.ap_small, a.ap_medium, a.ap_large)),
                 f"{stage.latency.ms:.1f} ms",
                 f"{stage.latency.ratio:.2f}",
             )
         return table
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """Render a share as per cent; a dash where there is none."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
@@ -119,224 +190,349 @@ def run_recipe(recipe: Recipe, console: Console) -> RunResult:
     Raises:
         UserError: something in the recipe, the data or the models cannot be used.
     """
-    return Run(recipe, console).run()
+    stages = plan(recipe)
+    check_devices(stages)
+    claim_folder(recipe.output, RECIPE, recipe)
+    worker = StageWorker(recipe, console, lambda stage: recipe.output / stage.name)
+    worker.require_space(stages)
+    folders = [worker.measured(stage) for stage in stages]
+    results = worker.results(folders)
+    _copy(folders[-1] / CHECKPOINT, recipe.output / CHECKPOINT)
+    _deliver(recipe, folders[-1], worker.source, console)
+    return RunResult(recipe, worker.source.description, tuple(results), recipe.output / ONNX)
 
 
-class Run:
-    """One run in its folder."""
+def _deliver(recipe: Recipe, folder: Path, source: Source, console: Console) -> None:
+    """Put the result of a run's last stage into its folder, in every precision asked for.
 
-    def __init__(self, recipe: Recipe, console: Console) -> None:
+    ``model.onnx`` is there in any case: in fp32, as the stage exported it, unless the recipe asks for another
+    fp32 file.
+    """
+    settings, evaluate = recipe.export, recipe.evaluate
+    plain = settings.model_copy(update={"precision": ["fp32"]}) == Export.model_validate({})
+    wanted = [p for p in settings.precision if not (plain and p == "fp32")]
+    of = _hash(
+        [
+            read_record(folder)["checkpoint_sha256"],
+            settings.model_dump(mode="json"),
+            evaluate.model_dump(mode="json"),
+            recipe.input_size,
+            source.fingerprint,
+            versions(),
+        ]
+    )
+    done = recipe.output / EXPORTS
+    before = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+    files: dict[str, str | None] = before.get("files", {})
+    if before.get("of") == of and all(_file_hash(recipe.output / name) == sha for name, sha in files.items()):
+        return
+    done.unlink(missing_ok=True)
+    for name in files:
+        (recipe.output / name).unlink(missing_ok=True)
+    _copy(folder / ONNX, recipe.output / ONNX)
+    delivered: Sequence[Delivery] = ()
+    if wanted:
+        delivered = deliver(
+            folder / CHECKPOINT,
+            recipe.output / ONNX,
+            settings.model_copy(update={"precision": wanted}),
+            input_size=recipe.input_size,
+            data=source.description,
+            split=evaluate.split,
+            score_threshold=evaluate.score_threshold,
+            iou_threshold=evaluate.iou_threshold,
+            dataset=source.name,
+            facts={"compression": read_card(folder / ONNX)["compression"]},
+            threads=recipe.threads,
+            tell=lambda text: console.print(text, markup=False, soft_wrap=True),
+        )
+    names = [ONNX, *(one.path.name for one in delivered)]
+    files = {name: _file_hash(recipe.output / name) for name in dict.fromkeys(names)}
+    write_text(done, json.dumps({"of": of, "files": files}, indent=2) + "\n")
+
+
+def run_stage(recipe: Recipe, name: str, checkpoints: Sequence[Path], console: Console) -> Path:
+    """Do one stage of a recipe on models that are there, unless it is done; return its folder.
+
+    The folder is the one that `run_recipe` uses, so that stages done one by one add up to a run.
+
+    Args:
+        recipe: says how, and where to.
+        name: of the stage.
+        checkpoints: the models that it reads, in the order of the stage's parents.
+        console: for progress.
+
+    Raises:
+        UserError: the recipe has no such stage, or something cannot be used.
+    """
+    stage = next((stage for stage in plan(recipe) if stage.name == name), None)
+    if stage is None:
+        raise UserError(
+            f"the recipe leaves out the stage {name}; its stages are "
+            + ", ".join(stage.name for stage in plan(recipe))
+        )
+    check_devices([stage])
+    for checkpoint in checkpoints:
+        load_model(checkpoint)  # for its error, which is clearer than the trainer's
+    claim_folder(recipe.output, RECIPE, recipe)
+    worker = StageWorker(recipe, console, lambda stage: recipe.output / stage.name)
+    worker.require_space([stage])
+    return worker.measured(stage, checkpoints)
+
+
+def check_devices(stages: Sequence[Stage]) -> None:
+    """See that this machine has the devices that stages train on.
+
+    Raises:
+        UserError: it has not.
+    """
+    for stage in stages:
+        training = getattr(stage.section, "train", None)
+        if training is not None:
+            check_device(stage.recipe.device, training.batch)
+
+
+def claim_folder(folder: Path, document: str, content: Section) -> None:
+    """Make the folder of a run or comparison and write into it what is done there, and by which command.
+
+    Args:
+        folder: to make; one that holds anything else than an earlier run is refused.
+        document: file name for ``content``.
+        content: the effective recipe or comparison.
+
+    Raises:
+        UserError: the folder is not ours or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Stages clear their folders: nothing that is not a run may be in the way.
+        if any(folder.iterdir()) and not (folder / document).is_file():
+            raise UserError(f"{folder} holds other files; choose an empty or new folder as output")
+        write_text(folder / document, yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False))
+        with (folder / COMMANDS).open("a", encoding="utf-8") as commands:
+            commands.write(f"{_now()}  {command_line()}\n")
+    except OSError as error:
+        raise UserError(f"cannot write into the run's folder {folder}: {error.strerror}") from error
+
+
+def command_line() -> str:
+    """Return what was typed to start this process, without the folder of the program."""
+    main = sys.modules["__main__"]
+    package = getattr(getattr(main, "__spec__", None), "name", "").removesuffix(".__main__")
+    program = f"python -m {package}" if package else Path(sys.argv[0]).name
+    return " ".join([program, *map(shlex.quote, sys.argv[1:])])
+
+
+class StageWorker:
+    """Does and measures stages; each in the folder that the caller names."""
+
+    def __init__(self, recipe: Recipe, console: Console, folder_of: Callable[[Stage], Path]) -> None:
+        """Prepare the data in the recipe's output folder.
+
+        Args:
+            recipe: for the data and the measurements; the stages bring their own settings.
+            console: for progress.
+            folder_of: where a stage is kept.
+        """
         self._recipe = recipe
         self._console = console
-        self._folder = recipe.output
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # Stages clear their folders: nothing that is not a run may be in the way.
-            if any(self._folder.iterdir()) and not (self._folder / "recipe.yaml").is_file():
-                raise UserError(f"{self._folder} holds other files; choose an empty or new folder as output")
-            _write_text(
-                self._folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-            )
-        except OSError as error:
-            raise UserError(f"cannot write into the run's folder {self._folder}: {error.strerror}") from error
-        data = self._prepare_data()
-        self._dataset_name = "generated scenes" if recipe.data.scenes else data.stem
-        self._data_print = data_fingerprint(data, sorted({"train", "val", recipe.evaluate.split}))
-        self._data = self._resolve_data(data)
+        self._folder_of = folder_of
+        self._done: dict[str, Path] = {}
+        self.source: Source = prepare_source(recipe, recipe.output, console)
 
-    def run(self) -> RunResult:
-        """Do the stages, then measure latency, then say what came out."""
-        recipe = self._recipe
-        dense = self._stage("dense", [], recipe.teacher, self._teach)
-        sparse = self._stage("sparse", [dense], recipe.sparsify, self._sparsify)
-        pruned = self._stage("pruned", [sparse, dense], recipe.prune, self._prune)
-        distilled = self._stage("distilled", [pruned, dense], recipe.distill, self._distill)
-        results = self._results([dense, sparse, pruned, distilled])
-        for name in (ONNX, CHECKPOINT):
-            _copy(distilled / name, self._folder / name)
-        return RunResult(recipe, self._data, tuple(results), self._folder / ONNX)
+    def require_space(self, stages: Sequence[Stage]) -> None:
+        """Refuse to start what would end in a full disk.
 
-    def _prepare_data(self) -> Path:
-        """Return the data set's description, generating the scenes first where the recipe asks for them."""
-        scenes = self._recipe.data.scenes
-        if scenes is None:
-            assert self._recipe.data.yaml is not None
-            return self._recipe.data.yaml
-        try:
-            spec = camera_spec(scenes).scaled(scenes.scale, width=scenes.width, height=scenes.height)
-        except ValueError as error:
-            raise UserError(f"data.scenes: {error}") from error
-        with Progress(
-            console=self._console, transient=True, disable=not self._console.is_terminal
-        ) as progress:
-            task = progress.add_task("scenes", total=scenes.train + scenes.val)
-            return generate_dataset(
-                self._folder / "data",
-                train=scenes.train,
-                val=scenes.val,
-                seed=scenes.seed,
-                spec=spec,
-                workers=min(2, self._recipe.threads),
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
+        Raises:
+            UserError: the disk has less room than training and its results need.
+        """
+        todo = [stage for stage in stages if not (self._folder_of(stage) / RECORD).is_file()]
+        if not todo:
+            return
+        needed = space_needed(todo)
+        free = shutil.disk_usage(self._recipe.output).free
+        if free < needed:
+            raise UserError(
+                f"{self._recipe.output} has {free / 2**20:.0f} MiB free, but this needs about "
+                f"{needed / 2**20:.0f} MiB ({len(todo)} stages); free some, or choose another output"
             )
 
-    def _resolve_data(self, data: Path) -> Path:
-        """Write the description with an absolute path: Ultralytics looks for a relative one elsewhere."""
-        content = yaml.safe_load(data.read_text(encoding="utf-8"))
-        content["path"] = str((data.parent / str(content.get("path") or ".")).resolve())
-        resolved = self._folder / "data.yaml"
-        _write_text(resolved, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-        return resolved
+    def do(self, stage: Stage, checkpoints: Sequence[Path] | None = None) -> Path:
+        """Do a stage, and those that it needs, unless they are done already; return its folder.
 
-    def _setting(self, name: str, folder: Path) -> Setting:
-        return Setting(self._recipe, self._data, folder / "training", name, self._console)
-
-    def _teach(self, folder: Path) -> DetectionModel:
-        teacher = self._recipe.teacher
-        if teacher.train is None:
-            return load_model(teacher.model)
-        if teacher.model.endswith(".pt"):
-            load_model(teacher.model)  # for its error, which is clearer than the trainer's
-        trainer = StageTrainer(teacher.model, teacher.train, self._setting("dense", folder))
-        trainer.train()
-        return trainer.result()
-
-    def _sparsify(self, folder: Path, dense: Path) -> DetectionModel:
-        settings = self._recipe.sparsify
-        trainer = SparsityTrainer(
-            dense / CHECKPOINT, settings.train, self._setting("sparse", folder), settings.strength
-        )
-        trainer.train()
-        return trainer.result()
-
-    def _prune(self, _folder: Path, sparse: Path, _dense: Path) -> DetectionModel:
-        settings = self._recipe.prune
-        pruned = prune_to_macs(
-            load_model(sparse / CHECKPOINT), settings.macs, self._recipe.input_size, settings.round_to
-        )
-        self._console.print(
-            f"pruned: {pruned.ratio:.1%} of each layer's channels, "
-            f"{pruned.macs / pruned.dense_macs:.1%} of the MACs left (asked for at most {settings.macs:.1%})"
-        )
-        return pruned.model
-
-    def _distill(self, folder: Path, pruned: Path, dense: Path) -> DetectionModel:
-        trainer = DistillationTrainer(
-            pruned / CHECKPOINT, dense / CHECKPOINT, self._recipe.distill, self._setting("distilled", folder)
-        )
-        trainer.train()
-        return trainer.result()
-
-    def _stage(
-        self, name: str, parents: Sequence[Path], section: Any, work: Callable[..., DetectionModel]
-    ) -> Path:
-        """Do one stage unless it is done already; return its folder."""
-        folder = self._folder / name
-        recipe = self._recipe
-        inputs = _hash(
-            {
-                "stage": name,
-                "section": section.model_dump(mode="json"),
-                "checkpoint": _file_hash(Path(section.model)) if name == "dense" else None,
-                "parents": [read_record(parent)["checkpoint_sha256"] for parent in parents],
-                "data": self._data_print,
-                "settings": [recipe.seed, recipe.device, recipe.input_size, recipe.amp],
-                "versions": versions(),
-            }
-        )
+        Args:
+            stage: what to do.
+            checkpoints: models that take the place of the parents' results.
+        """
+        if stage.key in self._done:
+            return self._done[stage.key]
+        if checkpoints is None:
+            checkpoints = [self.do(parent) / CHECKPOINT for parent in stage.parents]
+        folder = self._folder_of(stage)
+        inputs = stage.inputs(checkpoints, self.source.fingerprint)
         if read_record(folder).get("inputs") == inputs and (folder / CHECKPOINT).is_file():
-            self._console.print(f"{name}: done before, skipped")
+            self._console.print(f"{stage.name}: done before, skipped")
         else:
-            self._do_stage(folder, name, inputs, lambda: work(folder, *parents))
-        self._measure_accuracy(folder, dense=parents[-1] if parents else None)
+            with explained_disk_errors(folder):
+                self._do(stage, folder, inputs, checkpoints)
+        self._done[stage.key] = folder
         return folder
 
-    def _do_stage(self, folder: Path, name: str, inputs: str, work: Callable[[], DetectionModel]) -> None:
-        recipe = self._recipe
+    def _do(self, stage: Stage, folder: Path, inputs: str, checkpoints: Sequence[Path]) -> None:
         started = time.monotonic()
-        # What an interrupted attempt left is of no use to the next.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        model = work()
+        begun = folder / BEGUN
+        if not begun.is_file() or begun.read_text(encoding="utf-8") != inputs:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            write_text(begun, inputs)
+        model, facts = self._work(stage, folder, checkpoints)
         save_model(model, folder / CHECKPOINT)
-        # The trainer's own checkpoints: its last epoch is what was just saved.
-        shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
+        evaluate, input_size = self._recipe.evaluate, self._recipe.input_size
         export_onnx(
             folder / CHECKPOINT,
             folder / ONNX,
-            recipe.input_size,
-            score_threshold=recipe.evaluate.score_threshold,
-            iou_threshold=recipe.evaluate.iou_threshold,
+            input_size,
+            score_threshold=evaluate.score_threshold,
+            iou_threshold=evaluate.iou_threshold,
+            images=read_split(self.source.description, evaluate.split).images,
         )
         _write_record(
             folder,
             {
-                "stage": name,
+                "stage": stage.name,
+                "key": stage.key,
                 "inputs": inputs,
                 "checkpoint_sha256": _file_hash(folder / CHECKPOINT),
-                "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                "command": command_line(),
+                "finished": _now(),
                 "seconds": round(time.monotonic() - started, 1),
                 "versions": versions(),
-                "input_size": recipe.input_size,
+                "input_size": input_size,
                 "params": count_params(model),
-                "gmacs": count_macs(model, recipe.input_size) / 1e9,
+                "gmacs": count_macs(model, input_size) / 1e9,
+                **facts,
             },
         )
+        # Only now: who was killed during the export need not train again.
+        shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
 
-    def _measure_accuracy(self, folder: Path, dense: Path | None) -> None:
-        """Measure a stage's exported model unless that is done, and write the result into record and card."""
-        settings = self._recipe.evaluate
+    def _work(self, stage: Stage, folder: Path, checkpoints: Sequence[Path]) -> Made:
+        """Return the model that a stage makes, and what only its record says."""
+        section = stage.section
+        setting = Setting(
+            stage.recipe,
+            self.source.description,
+            folder,
+            stage.name,
+            self._console,
+            teacher=checkpoints[1] if len(checkpoints) > 1 else None,
+        )
+        match section:
+            case Dense():
+                if section.train is None:
+                    return load_model(section.model), {}
+                return train(StageTrainer, _architecture_file(section, folder), section.train, setting), {}
+            case Sparsify():
+                return sparsify(checkpoints[0], setting)
+            case Distill():
+                return distil(checkpoints[0], setting), {}
+            case Prune():
+                return self._prune(section, stage.recipe, checkpoints[0])
+            case _:
+                raise AssertionError(section)
+
+    def _prune(self, section: Prune, recipe: Recipe, checkpoint: Path) -> Made:
+        bench = Bench(
+            self.source.description,
+            recipe.evaluate.split,
+            recipe.device,
+            recipe.threads,
+            recipe.evaluate.latency_rounds,
+        )
+        with Progress(
+            console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as progress:
+            task = progress.add_task("pruned", total=None)
+            pruned = prune(
+                load_model(checkpoint),
+                section,
+                recipe.input_size,
+                seed=recipe.seed,
+                bench=bench,
+                progress=lambda what, done, total: progress.update(
+                    task, description=f"pruned: {what}", completed=done, total=total
+                ),
+            )
+        self._console.print(f"pruned: {pruned.summary()}", soft_wrap=True)
+        return pruned.model, pruned.record()
+
+    def measured(self, stage: Stage, checkpoints: Sequence[Path] | None = None) -> Path:
+        """Do a stage (`do`) and measure its exported model unless that is done; return its folder."""
+        folder = self.do(stage, checkpoints)
+        settings, source = self._recipe.evaluate, self.source
         record = read_record(folder)
-        of = _hash([record["checkpoint_sha256"], settings.split, settings.iou_threshold, self._data_print])
-        if record.get("accuracy", {}).get("of") == of:
-            return
-        accuracy = evaluate_onnx(
-            folder / ONNX,
-            self._data,
-            settings.split,
-            iou_threshold=settings.iou_threshold,
-            threads=self._recipe.threads,
-        )
-        record["accuracy"] = {"of": of, **dataclasses.asdict(accuracy)}
+        of = _hash([record["checkpoint_sha256"], settings.split, settings.iou_threshold, source.fingerprint])
+        if record.get("accuracy", {}).get("of") != of:
+            accuracy = self._accuracy(stage.name, folder)
+            record["accuracy"] = {"of": of, **dataclasses.asdict(accuracy)}
+            _write_record(folder, record)
+            self._console.print(
+                f"{stage.name}: {record['params']:,} parameters, {record['gmacs']:.3f} GMACs, "
+                f"AP50 {percent(accuracy.ap50)}, AP {percent(accuracy.ap)} ({record['seconds']:.0f} s)"
+            )
+        self._tell_card(stage, folder)
+        return folder
+
+    def _accuracy(self, name: str, folder: Path) -> Accuracy:
+        settings = self._recipe.evaluate
+        with Progress(
+            console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as progress:
+            task = progress.add_task(f"{name}: accuracy", total=None)
+            return evaluate_model(
+                folder / ONNX,
+                self.source.description,
+                settings.split,
+                iou_threshold=settings.iou_threshold,
+                threads=self._recipe.threads,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+
+    def _tell_card(self, stage: Stage, folder: Path) -> None:
+        """Write into the exported model how well it does, and what it was made from at which cost."""
+        after = read_record(folder)
+        split = self._recipe.evaluate.split
+        accuracy = accuracy_of(after)
         changes: dict[str, Any] = {
-            "accuracy": {
-                **dataclasses.asdict(accuracy),
-                "dataset": self._dataset_name,
-                "split": settings.split,
+            "accuracy": {**accuracy.summary(), "dataset": self.source.name, "split": split}
+        }
+        ancestor = stage
+        while ancestor.parents:
+            ancestor = ancestor.parents[0]
+        before = read_record(self._done[ancestor.key]) if ancestor.key in self._done else {}
+        if ancestor is not stage and "accuracy" in before:
+            size = self._recipe.input_size
+            assert isinstance(ancestor.section, Dense)
+            changes["compression"] = {
+                "from": Path(ancestor.section.model).name,
+                "stage": after["stage"],
+                "params": [before["params"], after["params"]],
+                "gmacs": {"at": [size, size], "before": before["gmacs"], "after": after["gmacs"]},
+                **{
+                    name: {"before": before["accuracy"][name], "after": value}
+                    for name, value in accuracy.summary().items()
+                    if name != "images"
+                },
+                "dataset": self.source.name,
+                "split": split,
+                "images": accuracy.images,
             }
-        }
-        if dense is not None:
-            changes["compression"] = self._compression(read_record(dense), record)
-        update_card(folder / ONNX, changes)
-        _write_record(folder, record)
-        self._console.print(
-            f"{record['stage']}: {record['params']:,} parameters, {record['gmacs']:.3f} GMACs, "
-            f"AP50 {_percent(accuracy.ap50)}, AP {_percent(accuracy.ap)} ({record['seconds']:.0f} s)"
-        )
+        card = read_card(folder / ONNX)
+        if any(card.get(key) != value for key, value in changes.items()):
+            update_card(folder / ONNX, changes)
 
-    def _compression(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the card's account of what a stage's model was made from, and what that cost."""
-        size = self._recipe.input_size
-
-        def both(key: str) -> dict[str, float | None]:
-            return {"before": before["accuracy"][key], "after": after["accuracy"][key]}
-
-        return {
-            "from": Path(self._recipe.teacher.model).name,
-            "stage": after["stage"],
-            "params": [before["params"], after["params"]],
-            "gmacs": {"at": [size, size], "before": before["gmacs"], "after": after["gmacs"]},
-            "ap": both("ap"),
-            "ap50": both("ap50"),
-            "ap_small": both("ap_small"),
-            "ap_medium": both("ap_medium"),
-            "ap_large": both("ap_large"),
-            "dataset": self._dataset_name,
-            "split": self._recipe.evaluate.split,
-            "images": after["accuracy"]["images"],
-        }
-
-    def _results(self, folders: Sequence[Path]) -> list[StageResult]:
+    def results(self, folders: Sequence[Path]) -> list[StageResult]:
         """Measure latency, all models in one go, unless that is done; gather what the records say."""
         recipe = self._recipe
         records = [read_record(folder) for folder in folders]
@@ -348,41 +544,92 @@ class Run:
             ]
         )
         if any(record.get("latency", {}).get("of") != of for record in records):
-            images = read_split(self._data, recipe.evaluate.split).images[:LATENCY_IMAGES]
-            measured = measure_latency(
-                [folder / ONNX for folder in folders],
-                images,
-                rounds=recipe.evaluate.latency_rounds,
-                threads=recipe.threads,
-            )
-            for folder, record, latency in zip(folders, records, measured, strict=True):
+            for folder, record, latency in zip(folders, records, self.latency(folders), strict=True):
                 record["latency"] = {"of": of, **dataclasses.asdict(latency)}
                 _write_record(folder, record)
-        return [
-            StageResult(
-                name=record["stage"],
-                checkpoint=folder / CHECKPOINT,
-                onnx=folder / ONNX,
-                params=record["params"],
-                gmacs=record["gmacs"],
-                accuracy=Accuracy(**_without(record["accuracy"], "of")),
-                latency=Latency(**_without(record["latency"], "of")),
-            )
-            for folder, record in zip(folders, records, strict=True)
-        ]
+        return [stage_result(folder) for folder in folders]
+
+    def latency(self, folders: Sequence[Path]) -> list[Latency]:
+        """Time the exported models of stages against each other."""
+        settings = self._recipe.evaluate
+        return measure_latency(
+            [folder / ONNX for folder in folders],
+            read_split(self.source.description, settings.split).images[:LATENCY_IMAGES],
+            rounds=settings.latency_rounds,
+            threads=self._recipe.threads,
+        )
 
 
-def camera_spec(scenes: Scenes) -> SceneSpec:
-    """Return the specification of the camera's own frames, before they are scaled to the training images.
+def stage_result(folder: Path) -> StageResult:
+    """Return what the record of a stage that is done and measured says."""
+    record = read_record(folder)
+    return StageResult(
+        name=record["stage"],
+        checkpoint=folder / CHECKPOINT,
+        onnx=folder / ONNX,
+        params=record["params"],
+        gmacs=record["gmacs"],
+        accuracy=accuracy_of(record),
+        latency=Latency(**_without(record["latency"], "of")),
+    )
+
+
+def space_needed(stages: Sequence[Stage]) -> int:
+    """Return about how many bytes doing these stages needs on the disk.
 
     Raises:
-        UserError: a field is unknown or out of range.
+        UserError: a dense model cannot be loaded.
     """
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in scenes.camera.items()}
+    models = {
+        (section.model, section.width): section
+        for stage in stages
+        for section in (stage.recipe.teacher, stage.recipe.student)
+        if section is not None
+    }
+    params = max(count_params(architecture(section)) for section in models.values())
+    return params * (TRAINING_BYTES + KEPT_BYTES * len(stages))
+
+
+def accuracy_of(record: Mapping[str, Any]) -> Accuracy:
+    """Return the accuracy that a stage's record tells of."""
+    return Accuracy.from_record(_without(record["accuracy"], "of"))
+
+
+def architecture(dense: Dense) -> DetectionModel:
+    """Return a model as a recipe describes it: the checkpoint, or the architecture with random weights.
+
+    Raises:
+        UserError: there is no such checkpoint or architecture.
+    """
+    if dense.model.endswith(".pt"):
+        return load_model(dense.model)
+    return DetectionModel(_layers(dense), verbose=False)
+
+
+def _layers(dense: Dense) -> dict[str, Any]:
+    """Return Ultralytics' description of an architecture, with the width that the recipe asks for."""
     try:
-        return SceneSpec(**given)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"data.scenes.camera: {error}") from error
+        layers: dict[str, Any] = yaml_model_load(dense.model)
+    except FileNotFoundError as error:
+        raise UserError(f"Ultralytics knows no architecture {dense.model}: {error}") from error
+    if dense.width is not None:
+        depth, _, most = layers["scales"][layers["scale"]]
+        layers["scales"] = {layers["scale"]: [depth, dense.width, most]}
+    return layers
+
+
+def _architecture_file(dense: Dense, folder: Path) -> str:
+    """Return what the trainer starts from: a checkpoint, or an architecture, ours where the width is."""
+    if dense.model.endswith(".pt"):
+        load_model(dense.model)  # for its error, which is clearer than the trainer's
+        return dense.model
+    layers = _layers(dense)
+    if dense.width is None:
+        return dense.model
+    # The name decides on the scale that Ultralytics takes.
+    path = folder / Path(dense.model).name
+    write_text(path, yaml.safe_dump({k: v for k, v in layers.items() if k not in ("scale", "yaml_file")}))
+    return str(path)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -394,10 +641,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    _write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a file in one step: it is there whole, or as it was."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
@@ -423,17 +670,5 @@ def _file_hash(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def data_fingerprint(data: Path, splits: Sequence[str]) -> str:
-    """Return a hash that changes when a data set's description, images or labels do.
-
-    Images and labels enter by path, size and time of change: reading gigabytes before each run would cost
-    more than the rare false alarm.
-    """
-    entries: list[tuple[str, int, int]] = []
-    for split in splits:
-        for image in read_split(data, split).images:
-            for path in (image, beside(image, "labels"), beside(image, "annotations")):
-                with contextlib.suppress(FileNotFoundError):
-                    status = path.stat()
-                    entries.append((str(path), status.st_size, status.st_mtime_ns))
-    return _hash([data.read_text(encoding="utf-8"), entries])
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

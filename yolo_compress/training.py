@@ -1,28 +1,46 @@
-"""Ultralytics' detection trainer with the overrides that every stage needs."""
+"""Ultralytics' detection trainer with the overrides that every stage needs, and one way to run it.
+
+A training ends each epoch with a checkpoint of everything that the next epoch depends on. ``train`` finds the
+checkpoint that a killed process left and goes on from there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import io
+import json
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from yolo_compress.config import Recipe, Training
+from yolo_compress.config import Recipe, Section, Training
 from yolo_compress.errors import UserError
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 
 from ultralytics.models.yolo.detect import DetectionTrainer  # isort: skip
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # isort: skip
+from ultralytics.utils import DEFAULT_CFG, RANK  # isort: skip
+from ultralytics.utils.torch_utils import init_seeds, parse_device, unwrap_model  # isort: skip
+
+# In a stage's folder: what each process of a training reads, the losses, and Ultralytics' own folder.
+JOB = "job.json"
+HISTORY = "history.json"
+TRAINING = "training"
+
+AnyTrainer = TypeVar("AnyTrainer", bound="StageTrainer")
 
 
 @dataclass(frozen=True)
@@ -30,11 +48,12 @@ class Setting:
     """What a training needs besides its own section of the recipe.
 
     Attributes:
-        recipe: the run's recipe (seed, device, input size).
+        recipe: the run's recipe.
         data: the data set's description.
-        folder: where Ultralytics writes its files.
+        folder: the stage's folder; the training leaves ``history.json`` and Ultralytics' folder ``training``.
         label: name of the stage on the progress display.
         console: where progress is shown.
+        teacher: checkpoint of the model to learn from, where there is one.
     """
 
     recipe: Recipe
@@ -42,6 +61,85 @@ class Setting:
     folder: Path
     label: str
     console: Console
+    teacher: Path | None = None
+
+
+class Job(Section):
+    """The part of a ``Setting`` that Ultralytics' arguments do not hold.
+
+    It lies in a file beside the training because Ultralytics starts the processes of a distributed training
+    with its own arguments only.
+    """
+
+    recipe: Recipe
+    label: str
+    teacher: Path | None
+    accumulate: int
+    quiet: bool
+
+
+def train(
+    trainer: type[AnyTrainer], model: str | Path, training: Training, setting: Setting, **arguments: Any
+) -> DetectionModel:
+    """Train a model, or go on with its interrupted training, and return the average at the end in fp32.
+
+    Args:
+        trainer: what trains.
+        model: checkpoint or architecture to start from.
+        training: the stage's section of the recipe.
+        setting: the rest; whoever changes any of all these between two attempts empties the folder first.
+        arguments: more of Ultralytics' own arguments.
+
+    Raises:
+        UserError: the device is not there or its memory does not suffice, the disk has no room, or a process
+            of a distributed training failed.
+    """
+    check_device(setting.recipe.device, training.batch)
+    last = setting.folder / TRAINING / "weights" / "last.pt"
+    done = _finished_epochs(last, setting)
+    if done < training.epochs:
+        if done:
+            setting.console.print(f"{setting.label}: resumed at epoch {done + 1}/{training.epochs}")
+        worker = trainer.prepare(model, training, setting, resume=str(last) if done else False, **arguments)
+        try:
+            worker.train()
+        except RuntimeError as error:
+            if "out of memory" not in str(error).lower():
+                raise
+            raise UserError(
+                f"{setting.label}: the memory of device {setting.recipe.device} does not hold batches of "
+                f"{training.batch} images of {setting.recipe.input_size} pixels; make `batch` of its "
+                "training smaller and `accumulate` as much larger"
+            ) from error
+        except subprocess.CalledProcessError as error:
+            raise UserError(
+                f"{setting.label}: the training on devices {setting.recipe.device} failed; "
+                "what its processes said stands above"
+            ) from error
+    return trained_model(last)
+
+
+def _finished_epochs(checkpoint: Path, setting: Setting) -> int:
+    """Return how many epochs an interrupted training has behind it, 0 where there was none."""
+    if not checkpoint.is_file():
+        return 0
+    try:
+        return int(load_checkpoint(checkpoint)[1]["epoch"]) + 1
+    except Exception as error:  # unpickling a damaged file raises anything
+        setting.console.print(
+            f"{setting.label}: {checkpoint} of an interrupted training is damaged "
+            f"({type(error).__name__}); training starts anew",
+            soft_wrap=True,
+        )
+        return 0
+
+
+def trained_model(checkpoint: Path) -> DetectionModel:
+    """Return the moving average in a trainer's checkpoint, in fp32."""
+    model, _ = load_checkpoint(checkpoint)
+    model = getattr(model, "student_model", model)  # Ultralytics' own distillation wraps it
+    model.criterion = None
+    return model
 
 
 class StageTrainer(DetectionTrainer):
@@ -50,17 +148,97 @@ class StageTrainer(DetectionTrainer):
     Validation is off because every stage is measured at its end on the exported artefact, and because the
     epoch that scores best during sparsity training is the least sparse one. The result is the last epoch's
     average.
+
+    Made by :meth:`prepare`. The constructor is Ultralytics', which calls it in each process of a distributed
+    training; for the same reason events are followed by methods of their names, not by registered closures,
+    which would have to be pickled.
+
+    Attributes:
+        job: recipe and label.
+        console: where progress is shown.
+        history: a row an epoch: its number from 1, the mean losses, learning rate, seconds.
     """
 
-    def __init__(self, model: str | Path, training: Training, setting: Setting) -> None:
-        super().__init__(overrides=_overrides(training, setting, str(model)))
+    def __init__(
+        self,
+        cfg: Any = DEFAULT_CFG,
+        overrides: dict[str, Any] | None = None,
+        _callbacks: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(cfg, overrides, _callbacks)
+        self.job = Job.model_validate_json((self.save_dir.parent / JOB).read_text(encoding="utf-8"))
         # Ultralytics leaves one core idle; on two cores that is half the speed.
-        torch.set_num_threads(setting.recipe.threads)
-        self._progress = EpochProgress(setting.label, training.epochs, setting.console)
-        self.add_callback("on_train_start", lambda trainer: self._progress.start(len(trainer.train_loader)))
-        self.add_callback("on_train_batch_end", lambda _: self._progress.step())
-        self.add_callback("on_train_epoch_end", lambda trainer: self._progress.finish_epoch(trainer.tloss))
-        self.add_callback("teardown", lambda _: self._progress.stop())
+        torch.set_num_threads(self.job.recipe.threads)
+        self.console = Console(highlight=False, quiet=self.job.quiet)
+        self.history: list[dict[str, float]] = []
+
+    @classmethod
+    def prepare(
+        cls: type[AnyTrainer], model: str | Path, training: Training, setting: Setting, **arguments: Any
+    ) -> AnyTrainer:
+        """Write the job's file and return a trainer; for the arguments see :func:`train`."""
+        setting.folder.mkdir(parents=True, exist_ok=True)
+        job = Job(
+            recipe=setting.recipe,
+            label=setting.label,
+            teacher=setting.teacher,
+            accumulate=training.accumulate,
+            quiet=setting.console.quiet,
+        )
+        write_file(setting.folder / JOB, job.model_dump_json(indent=2).encode())
+        trainer = cls(overrides={**_arguments(training, setting), "model": str(model), **arguments})
+        trainer.console = setting.console
+        return trainer
+
+    def result(self) -> DetectionModel:
+        """Return the trained model: the moving average at the end of the last epoch, in fp32."""
+        return trained_model(self.last)
+
+    # What a stage adds to its checkpoint.
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return what a subclass needs besides model, average and optimizer: plain values and tensors."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`extra_state` returned at the end of the last finished epoch."""
+
+    # Overrides of Ultralytics' trainer, in the order in which it calls them.
+
+    def check_resume(self, overrides: dict[str, Any]) -> None:
+        """Take up the checkpoint's arguments, but stay where the run is now: its folder may have moved."""
+        super().check_resume(overrides)
+        if self.resume:
+            self.args.save_dir = str(Path(overrides["project"]) / overrides["name"])
+
+    def run_callbacks(self, event: str) -> None:
+        """Call the method of the event's name, besides what others have registered."""
+        super().run_callbacks(event)
+        if event.startswith("on_") or event == "teardown":
+            getattr(self, event, lambda: None)()
+
+    def setup_model(self) -> dict[str, Any] | None:
+        """Load the model, and see that the disk has room for its checkpoints.
+
+        Raises:
+            UserError: it has not.
+        """
+        checkpoint = super().setup_model()
+        if RANK in (-1, 0):
+            self._check_space()
+        return checkpoint
+
+    def _check_space(self) -> None:
+        # The model, its average, and one or two moments a weight; the old checkpoint goes when the new one is
+        # there; then model.pt and model.onnx.
+        copies = 2 * (2 + (2 if self.args.optimizer == "AdamW" else 1)) + 2
+        needed = copies * sum(p.numel() * p.element_size() for p in self.model.parameters())
+        free = shutil.disk_usage(self.save_dir).free
+        if free < needed:
+            raise UserError(
+                f"{self.job.label}: the training needs {needed / 1e6:,.0f} MB in {self.save_dir.parent}, and "
+                f"{free / 1e6:,.0f} MB are free there; make room or choose another output folder"
+            )
 
     def get_model(
         self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True
@@ -74,41 +252,161 @@ class StageTrainer(DetectionTrainer):
             return weights.float()
         return super().get_model(cfg, weights, verbose)
 
-    def _setup_train(self) -> None:
-        super()._setup_train()
-        # Saves a tenth or more of the time on a CPU. Ultralytics does this on CUDA only; its average, which
-        # was copied before, keeps the ordinary layout, and so does what is saved.
-        if self.device.type == "cpu":
-            self.model.to(memory_format=torch.channels_last)
-
     def get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """Build the stock loader, without its own progress bars."""
         with contextlib.redirect_stdout(io.StringIO()):
             return super().get_dataloader(*args, **kwargs)
 
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        if self.args.amp and not self.amp and RANK in (-1, 0):
+            self.console.print(
+                f"{self.job.label}: in fp32, Ultralytics finds no mixed precision to rely on on {self.device}"
+            )
+        # Saves a tenth or more of the time on a CPU. Ultralytics does this on CUDA only; its average, which
+        # was copied before, keeps the ordinary layout, and so does what is saved.
+        if self.device.type == "cpu":
+            self.model.to(memory_format=torch.channels_last)
+
+    def on_train_start(self) -> None:
+        """Show progress."""
+        self._progress = EpochProgress(self.job.label, self.epochs, self.console)
+        self._progress.start(len(self.train_loader))
+
+    def on_train_epoch_start(self) -> None:
+        """Draw what is random in this epoch from the seed and the epoch's number alone.
+
+        So a resumed training draws as the uninterrupted one, on every rank and in every loading process.
+        """
+        self._epoch_started, self._batches = time.monotonic(), 0
+        self._progress.start_epoch(self.epoch)
+        # Other draws for an epoch that is done again because its loss became NaN.
+        entropy = [self.args.seed, self.epoch, RANK + 1, self.nan_recovery_attempts]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        init_seeds(seed, self.args.deterministic)
+        self.train_loader.generator.manual_seed(seed)
+        self.train_loader.reset()  # it has drawn ahead
+        # Out of memory is an error: by itself Ultralytics would halve the batch and go on in silence.
+        self._oom_retries = 3
+
+    def optimizer_step(self) -> None:
+        """Step after ``accumulate`` batches, and with what there is at the end of an epoch.
+
+        Ultralytics carries the gradients of an incomplete step into the next epoch; a checkpoint between the
+        two would lose them. It is told to step after each batch instead.
+        """
+        self._batches += 1
+        if self._batches % self.job.accumulate == 0 or self._batches == len(self.train_loader):
+            super().optimizer_step()
+
+    def on_train_batch_end(self) -> None:
+        """Advance the progress display."""
+        self._progress.step()
+
+    def on_train_epoch_end(self) -> None:
+        """Show the epoch's losses."""
+        if RANK in (-1, 0):
+            self._progress.finish_epoch(self.epoch, self.tloss)
+
     def validate(self) -> tuple[dict[str, float], None]:
         """Measure nothing, see the class."""
         return {}, None
 
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Do an epoch again whose loss is not finite, as Ultralytics does, but not in silence.
+
+        Raises:
+            UserError: it was the first epoch, or it failed three times.
+        """
+        what = f"{self.job.label}: the loss of epoch {epoch + 1} is not finite"
+        remedy = "make `lr` of its training smaller"
+        try:
+            again = super()._handle_nan_recovery(epoch)
+        except RuntimeError as error:
+            raise UserError(f"{what} ({error}); {remedy}") from error
+        if RANK in (-1, 0):
+            if again:
+                self.console.print(f"{what}; it is done again")
+            elif not self.loss.isfinite():
+                raise UserError(f"{what}; {remedy}")
+        return again
+
+    def save_metrics(self, metrics: dict[str, float]) -> None:
+        """Write the history instead of Ultralytics' csv file: rows of repeated epochs do not stay in it."""
+        self.history.append(
+            {
+                "epoch": self.epoch + 1,
+                **{name: float(value) for name, value in self.tloss.items()},
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "seconds": round(time.monotonic() - self._epoch_started, 3),
+            }
+        )
+        write_file(self.save_dir.parent / HISTORY, json.dumps(self.history, indent=1).encode())
+
+    def save_model(self) -> bool:
+        """Write the checkpoint, in one step: there is always a whole one.
+
+        Ultralytics' own holds the average and the optimizer in fp16 and the model not at all; from that a
+        training goes on, but not as it would have.
+        """
+        average = deepcopy(self.ema.ema).to(memory_format=torch.contiguous_format)
+        model = unwrap_model(self.model).state_dict()
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "epoch": self.epoch,
+                "model": None,
+                "ema": average,
+                "updates": self.ema.updates,
+                "weights": {k: v for k, v in model.items() if not k.startswith("teacher_model.")},
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "mosaic": list(self.train_loader.dataset.buffer),
+                "history": self.history,
+                "extra": self.extra_state(),
+                "train_args": vars(self.args),
+                "version": ULTRALYTICS_VERSION,
+            },
+            buffer,
+        )
+        write_file(self.last, buffer.getvalue())
+        return True
+
+    def _load_checkpoint_state(self, checkpoint: dict[str, Any]) -> None:
+        """Take up everything that :meth:`save_model` wrote; also after Ultralytics met a loss that is NaN."""
+        for saved, group in zip(
+            checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True
+        ):
+            saved["fused"] = group.get("fused")  # of the device, not of the checkpoint
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        self.ema.ema.load_state_dict(checkpoint["ema"].state_dict())
+        self.ema.updates = checkpoint["updates"]
+        model = unwrap_model(self.model)
+        model.load_state_dict({**model.state_dict(), **checkpoint["weights"]})
+        dataset = self.train_loader.dataset
+        dataset.buffer.clear()
+        for index in checkpoint["mosaic"]:  # the images that mosaic takes its other three from
+            dataset.load_image(index)
+        self.history = checkpoint["history"]
+        self.load_extra_state(checkpoint["extra"])
+
     def final_eval(self) -> None:
         """Measure nothing, see the class."""
 
-    def result(self) -> DetectionModel:
-        """Return the trained model: the moving average at the end of the last epoch, in fp32."""
-        model = deepcopy(self.ema.ema).float().eval()
-        model.criterion = None
-        model.names = self.data["names"]
-        return model
+    def teardown(self) -> None:
+        """Take the progress display away, also after an error."""
+        if hasattr(self, "_progress"):
+            self._progress.stop()
 
 
-def _overrides(training: Training, setting: Setting, model: str) -> dict[str, Any]:
+def _arguments(training: Training, setting: Setting) -> dict[str, Any]:
     """Translate a recipe's section into Ultralytics' arguments."""
     recipe = setting.recipe
     return {
-        "model": model,
         "data": str(setting.data),
-        "project": str(setting.folder.resolve().parent),
-        "name": setting.folder.name,
+        "project": str(setting.folder.resolve()),
+        "name": TRAINING,
         "exist_ok": True,
         "imgsz": recipe.input_size,
         "device": recipe.device,
@@ -118,7 +416,7 @@ def _overrides(training: Training, setting: Setting, model: str) -> dict[str, An
         "deterministic": True,
         "epochs": training.epochs,
         "batch": training.batch,
-        "nbs": training.batch * training.accumulate,
+        "nbs": training.batch,  # accumulation is StageTrainer.optimizer_step's
         "optimizer": training.optimizer,
         "lr0": training.lr,
         "lrf": training.lr_final,
@@ -137,6 +435,43 @@ def _overrides(training: Training, setting: Setting, model: str) -> dict[str, An
     }
 
 
+def check_device(device: str, batch: int) -> None:
+    """See that this machine has what a recipe wants to train on.
+
+    Args:
+        device: as Ultralytics names it: ``cpu``, ``mps``, or CUDA devices by number, ``0`` or ``0,1``.
+        batch: images a step, spread over the devices.
+
+    Raises:
+        UserError: it has not, or the batch cannot be spread.
+    """
+    name = parse_device(device)
+    if name == "cpu":
+        return
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError(
+                f"device: {device!r} is for Apple's GPUs, and torch finds none here; {_devices()}"
+            )
+        return
+    numbers = name.split(",")
+    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise UserError(f"device: {device!r} is none of cpu, mps, 0, or several as in 0,1; {_devices()}")
+    missing = [number for number in numbers if int(number) >= torch.cuda.device_count()]
+    if missing:
+        raise UserError(f"device: torch finds no CUDA device {', '.join(missing)} here; {_devices()}")
+    if batch % len(numbers):
+        raise UserError(
+            f"batch: {batch} images do not spread evenly over the {len(numbers)} devices {device}"
+        )
+
+
+def _devices() -> str:
+    """Say what this machine has."""
+    there = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
+    return "there is " + ", ".join(there + [str(number) for number in range(torch.cuda.device_count())])
+
+
 class EpochProgress:
     """Progress of one training: a live bar on a terminal, one line an epoch elsewhere."""
 
@@ -152,26 +487,29 @@ class EpochProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._epoch = 0
         self._started = time.monotonic()
 
     def start(self, batches: int) -> None:
         """Show an empty bar for ``batches`` batches an epoch."""
+        self._batches = batches
         self._task = self._progress.add_task(self._label, total=batches * self._epochs, losses="")
         self._progress.start()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Show epoch ``epoch`` (from 0) as begun; not always the next one."""
+        self._progress.update(self._task, completed=epoch * self._batches)
 
     def step(self) -> None:
         """Advance by one batch."""
         self._progress.advance(self._task)
 
-    def finish_epoch(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Show the mean losses of the epoch that ended."""
-        self._epoch += 1
+    def finish_epoch(self, epoch: int, losses: Mapping[str, torch.Tensor]) -> None:
+        """Show the mean losses of epoch ``epoch`` (from 0)."""
         text = "  ".join(f"{name.removesuffix('_loss')} {float(value):.3f}" for name, value in losses.items())
         self._progress.update(self._task, losses=text)
         if not self._console.is_terminal:
             seconds = time.monotonic() - self._started
-            self._console.print(f"{self._label}: epoch {self._epoch}/{self._epochs}  {text}  {seconds:.0f} s")
+            self._console.print(f"{self._label}: epoch {epoch + 1}/{self._epochs}  {text}  {seconds:.0f} s")
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -220,6 +558,20 @@ def save_model(model: DetectionModel, path: Path) -> None:
         "version": ULTRALYTICS_VERSION,
         "license": "AGPL-3.0 (https://ultralytics.com/license)",
     }
-    part = path.with_suffix(".part")
-    torch.save(checkpoint, part)
-    part.replace(path)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)  # not into the file: an error of the disk would lose its name
+    write_file(path, buffer.getvalue())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file in one step: it is there whole, or as it was, also after a power cut."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

@@ -26,4 +26,4 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def setting(tmp_path: Path, dataset: Path) -> Setting:
     recipe = make_recipe(tmp_path, dataset)
-    return Setting(recipe, dataset, tmp_path / "training", "test", Console(quiet=True))
+    return Setting(recipe, dataset, tmp_path / "stage", "test", Console(quiet=True))

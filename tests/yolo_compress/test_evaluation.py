@@ -1,27 +1,42 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import gc
 import io
+import json
 import multiprocessing
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support import fake_gpu
+from support.squares import write_dataset
 from support.toy_detector import NAMES, expected_box, paint_cells, write_toy_detector
+from yolo_trt_node.detector import Detector, DetectorOptions
+from yolo_trt_node.detector.backends import RuntimeOptions
+from yolo_trt_node.detector.backends.gpu import Gpu
+from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, import_tensorrt
 
+from yolo_compress.data.visdrone import Annotation
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import (
+    RECALLS,
+    Accuracy,
     Found,
     GroundTruth,
-    evaluate_onnx,
+    evaluate_model,
     measure_latency,
     read_ground_truth,
     read_split,
     score,
+    truth_of,
 )
+from yolo_compress.export import export_onnx
 
 NONE = np.zeros((0, 4))
 
@@ -43,57 +58,107 @@ FAR = (100.0, 100.0, 20.0, 20.0)
 
 
 def test_a_perfect_detector_scores_one() -> None:
-    accuracy = score([truth(BOX, FAR)], [found(BOX, FAR, scores=(0.9, 0.8))], 1)
+    accuracy = score([truth(BOX, FAR)], [found(BOX, FAR, scores=(0.9, 0.8))], ["a"])
     assert accuracy.ap == accuracy.ap50 == accuracy.ap_small == pytest.approx(1)
 
 
 def test_hand_made_case() -> None:
     """Two objects; a hit, a miss ranked second, no second hit: precision 1 up to recall 0.5, then nothing."""
-    accuracy = score([truth(BOX, FAR)], [found(BOX, (50, 50, 20, 20), scores=(0.9, 0.8))], 1)
+    accuracy = score([truth(BOX, FAR)], [found(BOX, (50, 50, 20, 20), scores=(0.9, 0.8))], ["a"])
     assert accuracy.ap50 == pytest.approx(51 / 101)  # 101 recall points, those from 0 to 0.50
 
 
 def test_overlap_decides_what_counts_at_which_threshold() -> None:
     shifted = (10.0, 10.0, 20.0, 14.0)  # IoU 0.7
-    accuracy = score([truth(BOX)], [found(shifted, scores=(0.9,))], 1)
+    accuracy = score([truth(BOX)], [found(shifted, scores=(0.9,))], ["a"])
     assert accuracy.ap50 == pytest.approx(1)
     assert accuracy.ap == pytest.approx(0.5)  # at 0.50, 0.55, 0.60, 0.65, 0.70 of ten
 
 
 def test_a_size_without_objects_gives_none() -> None:
-    accuracy = score([truth(BOX)], [found(BOX, scores=(0.9,))], 1)
+    accuracy = score([truth(BOX)], [found(BOX, scores=(0.9,))], ["a"])
     assert accuracy.ap_medium is None
     assert accuracy.ap_large is None
 
 
 def test_no_objects_at_all_give_none() -> None:
-    accuracy = score([truth()], [found(BOX, scores=(0.9,))], 1)
+    accuracy = score([truth()], [found(BOX, scores=(0.9,))], ["a"])
     assert accuracy.ap is accuracy.ap50 is None
 
 
 def test_nothing_found_scores_zero() -> None:
-    assert score([truth(BOX)], [found(scores=())], 1).ap50 == 0
+    assert score([truth(BOX)], [found(scores=())], ["a"]).ap50 == 0
 
 
-@pytest.mark.parametrize("class_id", [0, 1])
-def test_detections_in_an_ignored_region_are_no_false_positives(class_id: int) -> None:
-    boxes = truth(BOX, BOX, ids=(0, 1))
-    region = truth(BOX, BOX, ids=(0, 1), ignored=[(90, 90, 60, 60)])
-    result = found(FAR, BOX, BOX, scores=(0.95, 0.9, 0.9), ids=(class_id, 0, 1))
-    assert score([boxes], [result], 2).ap50 < 0.8
-    assert score([region], [result], 2).ap50 == pytest.approx(1)
+class TestTheVisDroneToolkitsRules:
+    """Cases worked out by hand from the toolkit's dropObjectsInIgr, evalRes and calcAccuracy."""
 
+    names: ClassVar = [f"class{i}" for i in range(10)]
 
-def test_detections_half_outside_an_ignored_region_count() -> None:
-    region = truth(BOX, ignored=[(111, 90, 60, 60)])  # covers 9 of 20 columns
-    assert score([region], [found(FAR, BOX, scores=(0.95, 0.9))], 1).ap50 < 1
+    def ap50(self, annotations: list[Annotation], detections: list[tuple[tuple, float, int]]) -> float:
+        boxes, scores, ids = zip(*detections, strict=True)
+        accuracy = score([truth_of(annotations)], [found(*boxes, scores=scores, ids=ids)], self.names)
+        assert accuracy.ap50 is not None
+        return accuracy.ap50
+
+    car = Annotation(10, 10, 20, 20, 1, 4)
+    hit = ((10.0, 10.0, 20.0, 20.0), 0.9, 3)
+    region = Annotation(100, 100, 40, 40, 0, 0)
+
+    @pytest.mark.parametrize("class_id", [0, 3])
+    def test_detections_in_an_ignored_region_are_left_out(self, class_id: int) -> None:
+        stray = ((110.0, 110.0, 20.0, 20.0), 0.95, class_id)
+        assert self.ap50([self.car, self.region], [stray, self.hit]) == pytest.approx(1)
+        assert (self.ap50([self.car], [stray, self.hit]) == pytest.approx(1)) == (class_id != 3)
+
+    @pytest.mark.parametrize(("left", "counts"), [(90.0, False), (89.0, True)])
+    def test_half_of_a_detections_area_decides(self, left: float, counts: bool) -> None:
+        stray = ((left, 110.0, 20.0, 20.0), 0.95, 3)
+        assert self.ap50([self.car, self.region], [stray, self.hit]) == pytest.approx(0.5 if counts else 1)
+
+    def test_ignored_regions_act_together_and_overlaps_count_once(self) -> None:
+        stray = ((95.0, 110.0, 20.0, 20.0), 0.95, 3)
+        halves = [Annotation(90, 100, 9, 40, 0, 0), Annotation(109, 100, 9, 40, 0, 0)]  # 4 + 6 of 20 columns
+        assert self.ap50([self.car, *halves], [stray, self.hit]) == pytest.approx(1)
+        twice = [Annotation(90, 100, 9, 40, 0, 0)] * 3
+        assert self.ap50([self.car, *twice], [stray, self.hit]) == pytest.approx(0.5)
+
+    def test_objects_in_an_ignored_region_need_not_be_found(self) -> None:
+        inside = Annotation(110, 110, 20, 20, 1, 4)
+        assert self.ap50([self.car, inside, self.region], [self.hit]) == pytest.approx(1)
+        assert self.ap50([self.car, inside], [self.hit]) < 1
+
+    def test_others_are_not_there_so_that_a_car_found_on_one_is_wrong(self) -> None:
+        others = Annotation(110, 110, 20, 20, 0, 11)
+        stray = ((110.0, 110.0, 20.0, 20.0), 0.95, 3)
+        assert self.ap50([self.car, others], [stray, self.hit]) == pytest.approx(0.5)
+        assert self.ap50([self.car, others], [self.hit]) == pytest.approx(1)
+
+    def test_an_object_of_score_0_may_be_found_or_not_by_its_own_class(self) -> None:
+        unsure = Annotation(110, 110, 20, 20, 0, 4)
+        part = (112.0, 112.0, 8.0, 8.0)  # most of the detection, little of the object: enough to be ignored
+        assert self.ap50([self.car, unsure], [(part, 0.95, 3), self.hit]) == pytest.approx(1)
+        assert self.ap50([self.car, unsure], [self.hit]) == pytest.approx(1)
+        bus = Annotation(200, 200, 20, 20, 1, 9)
+        both = [self.hit, ((200.0, 200.0, 20.0, 20.0), 0.9, 8)]
+        assert self.ap50([self.car, bus, unsure], [(part, 0.95, 8), *both]) == pytest.approx(0.75)
+
+    def test_the_best_500_of_an_image_count_whatever_their_class(self) -> None:
+        noise = [((float(x), 300.0, 5.0, 5.0), 0.95, 7) for x in range(499)]
+        last = ((10.0, 10.0, 20.0, 20.0), 0.5, 3)
+        assert self.ap50([self.car], [*noise, last]) == pytest.approx(1)
+        assert self.ap50([self.car], [*noise, ((0.0, 0.0, 5.0, 5.0), 0.6, 1), last]) == 0
+
+    def test_detections_left_out_take_no_place_among_the_500(self) -> None:
+        noise = [((110.0, 110.0, 5.0 + x / 100, 5.0), 0.95, 3) for x in range(600)]
+        assert self.ap50([self.car, self.region], [*noise, self.hit]) == pytest.approx(1)
 
 
 def test_up_to_500_detections_count() -> None:
     noise = [(float(x), 300.0, 5.0, 5.0) for x in range(499)]
     scores = tuple(np.linspace(0.9, 0.5, 500))
-    assert score([truth(FAR)], [found(*noise, FAR, scores=scores)], 1).ap50 > 0
-    assert score([truth(FAR)], [found(*noise, (0, 0, 5, 5), FAR, scores=(*scores, 0.1))], 1).ap50 == 0
+    assert score([truth(FAR)], [found(*noise, FAR, scores=scores)], ["a"]).ap50 > 0
+    assert score([truth(FAR)], [found(*noise, (0, 0, 5, 5), FAR, scores=(*scores, 0.1))], ["a"]).ap50 == 0
 
 
 def test_agrees_with_pycocotools_own_summary() -> None:
@@ -138,12 +203,35 @@ def test_agrees_with_pycocotools_own_summary() -> None:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    ours = score(truths, results, 3)
-    expected = evaluation.stats[[0, 1, 3, 4, 5]]
+    ours = score(truths, results, ["a", "b", "c"])
+    expected = evaluation.stats[[0, 1, 2, 3, 4, 5]]
     assert 0.05 < expected[0] < 0.95
     np.testing.assert_allclose(
-        [ours.ap, ours.ap50, ours.ap_small, ours.ap_medium, ours.ap_large], expected, rtol=1e-12
+        [ours.ap, ours.ap50, ours.ap75, ours.ap_small, ours.ap_medium, ours.ap_large], expected, rtol=1e-12
     )
+
+
+def test_classes_are_told_apart_and_their_curves_are_pycocotools() -> None:
+    accuracy = score(
+        [truth(BOX, FAR, BOX, ids=(0, 0, 1))],
+        [found(BOX, (50, 50, 20, 20), BOX, scores=(0.9, 0.8, 0.7), ids=(0, 0, 1))],
+        ["a", "b", "c"],
+    )
+    a, b, c = accuracy.per_class
+    assert (a.name, a.objects, a.ap50) == ("a", 2, pytest.approx(51 / 101))
+    assert a.precision == pytest.approx([1.0] * 51 + [0.0] * 50)
+    assert (b.objects, b.ap, b.ap50) == (1, pytest.approx(1), pytest.approx(1))
+    assert (c.objects, c.ap, c.ap50, c.precision) == (0, None, None, ())
+    assert accuracy.ap50 == pytest.approx((a.ap50 + b.ap50) / 2)
+    assert len(RECALLS) == len(a.precision)
+    assert RECALLS[50] == 0.5
+
+
+def test_an_accuracy_survives_a_record() -> None:
+    accuracy = score([truth(BOX)], [found(BOX, scores=(0.9,))], ["a", "b"])
+    assert Accuracy.from_record(json.loads(json.dumps(dataclasses.asdict(accuracy)))) == accuracy
+    assert accuracy.summary()["ap75"] == accuracy.ap75 == pytest.approx(1)
+    assert "per_class" not in accuracy.summary()
 
 
 VISDRONE = [f"class{i}" for i in range(10)]
@@ -156,13 +244,15 @@ def test_visdrone_annotations_tell_what_to_find_and_what_to_ignore(tmp_path: Pat
     (tmp_path / "annotations" / "a.txt").write_text(
         "1,2,3,4,1,4,0,0\n"  # a car
         "5,6,7,8,0,4,1,2\n"  # a car that the evaluation leaves out
-        "9,10,11,12,1,11,0,0\n"  # others
+        "9,10,11,12,0,11,0,0\n"  # others
         "13,14,15,16,0,0,0,0\n"  # an ignored region
     )
     read = read_ground_truth(tmp_path / "images" / "a.jpg", VISDRONE, 100, 100)
-    assert read.boxes.tolist() == [[1, 2, 3, 4]]
-    assert read.class_ids.tolist() == [3]
-    assert read.ignored.tolist() == [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]]
+    assert read.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert read.class_ids.tolist() == [3, 3]
+    assert read.counted is not None
+    assert read.counted.tolist() == [True, False]
+    assert read.ignored.tolist() == [[13, 14, 15, 16]]
 
 
 def test_visdrone_annotations_need_visdrones_classes(tmp_path: Path) -> None:
@@ -206,17 +296,59 @@ def painted(tmp_path: Path) -> Path:
 def test_model_is_measured_through_the_detector(painted: Path, tmp_path: Path) -> None:
     model = write_toy_detector(tmp_path / "toy.onnx")
     steps: list[tuple[int, int]] = []
-    accuracy = evaluate_onnx(model, painted, progress=lambda *step: steps.append(step))
+    accuracy = evaluate_model(model, painted, progress=lambda *step: steps.append(step))
     # Class 0 is found in both images; of class 1 one of two is: recall points 0 to 0.50 of 101.
     assert accuracy.ap50 == pytest.approx((1 + 51 / 101) / 2)
     assert accuracy.images == 4
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_an_engine_is_measured_like_its_onnx(
+    painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_toy_detector(tmp_path / "toy.onnx")
+    expected = evaluate_model(model, painted)
+    fake_gpu.install(monkeypatch, "10.3.0")
+    try:
+        options = RuntimeOptions(engine_cache=str(tmp_path / "engines"))
+        opened = OnnxOnTensorRt(model, "tensorrt", import_tensorrt("tensorrt"), Gpu.open(), options)
+        engine = opened.engine(64, 64).path
+        assert engine.suffix == ".engine"
+        assert evaluate_model(engine, painted) == expected
+        del opened
+        gc.collect()
+    finally:
+        fake_gpu.remove()
+
+
+def test_a_checkpoint_is_measured_as_its_export(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolo_compress.evaluation.SCORE_FLOOR", 0.0)  # random weights score next to nothing
+    model, size = tmp_path / "model.onnx", 96
+    export_onnx(checkpoint, model, size)
+    data = write_dataset(tmp_path / "squares", size=size)
+    # What the model finds best becomes the truth.
+    detector = Detector.load(model, DetectorOptions(score_threshold=0.0, max_det=12))
+    for path in read_split(data, "val").images:
+        result = detector.detect([cv2.imread(str(path))])[0]
+        rows = [
+            f"{c} {(x0 + x1) / 2 / size} {(y0 + y1) / 2 / size} {(x1 - x0) / size} {(y1 - y0) / size}"
+            for (x0, y0, x1, y1), c in zip(result.boxes, result.class_ids, strict=True)
+        ]
+        (path.parents[1] / "labels" / f"{path.stem}.txt").write_text("\n".join(rows))
+    expected = evaluate_model(model, data)
+    assert expected.ap > 0.95
+    assert evaluate_model(checkpoint, data, input_size=size) == expected
+    assert evaluate_model(checkpoint, data, input_size=64) != expected
+    with pytest.raises(UserError, match="its own input size"):
+        evaluate_model(model, data, input_size=size)
+
+
 def test_class_count_of_model_and_data_must_agree(painted: Path, tmp_path: Path) -> None:
     painted.write_text(painted.read_text().replace(str(list(NAMES)), "[one, two]"))
     with pytest.raises(UserError, match=r"knows 3 classes \(red, green, blue\).*has 2 \(one, two\)"):
-        evaluate_onnx(write_toy_detector(tmp_path / "toy.onnx"), painted)
+        evaluate_model(write_toy_detector(tmp_path / "toy.onnx"), painted)
 
 
 def test_latency_is_measured_in_turn_and_the_first_model_is_the_measure(
@@ -274,4 +406,4 @@ def test_splits_are_read_from_folders_lists_and_list_files(tmp_path: Path) -> No
 def test_damaged_image_is_named(painted: Path, tmp_path: Path) -> None:
     (painted.parent / "val" / "images" / "1.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1\.png"):
-        evaluate_onnx(write_toy_detector(tmp_path / "toy.onnx"), painted)
+        evaluate_model(write_toy_detector(tmp_path / "toy.onnx"), painted)

@@ -1,17 +1,32 @@
 from __future__ import annotations
 
+import dataclasses
+import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from rich.console import Console
 
 from yolo_compress.config import Training
 from yolo_compress.errors import UserError
 from yolo_compress.pruning import count_params, prune_uniformly
-from yolo_compress.training import Setting, StageTrainer, load_model, save_model
+from yolo_compress.training import (
+    Setting,
+    StageTrainer,
+    check_device,
+    load_model,
+    save_model,
+    train,
+)
+
+from ultralytics.engine import trainer as trainer_module  # isort: skip
+from ultralytics.utils import DEFAULT_CFG_DICT  # isort: skip
 
 
 def training(**changes: object) -> Training:
@@ -23,7 +38,7 @@ def training(**changes: object) -> Training:
 def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, setting: Setting, tmp_path: Path) -> None:
     pruned = prune_uniformly(load_model(checkpoint), 0.5, 8)
     save_model(pruned, tmp_path / "pruned.pt")
-    trainer = StageTrainer(tmp_path / "pruned.pt", training(), setting)
+    trainer = StageTrainer.prepare(tmp_path / "pruned.pt", training(), setting)
     trainer.train()
     assert count_params(trainer.result()) == count_params(pruned) < count_params(load_model(checkpoint))
 
@@ -31,7 +46,7 @@ def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, setting: Setting,
 def test_result_is_the_average_of_the_last_epoch_in_full_precision(
     checkpoint: Path, setting: Setting
 ) -> None:
-    trainer = StageTrainer(checkpoint, training(epochs=2), setting)
+    trainer = StageTrainer.prepare(checkpoint, training(epochs=2), setting)
     trainer.train()
     assert trainer.epoch == 1
     result, average = trainer.result().state_dict(), trainer.ema.ema.state_dict()
@@ -42,10 +57,127 @@ def test_result_is_the_average_of_the_last_epoch_in_full_precision(
 def test_training_is_deterministic_given_the_seed(setting: Setting) -> None:
     states = []
     for _ in range(2):
-        trainer = StageTrainer("yolov8n.yaml", training(augment={"mosaic": 1.0}), setting)
+        trainer = StageTrainer.prepare("yolov8n.yaml", training(augment={"mosaic": 1.0}), setting)
         trainer.train()
         states.append(trainer.result().state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_ultralytics_arguments_are_set_and_not_left_to_its_defaults(
+    checkpoint: Path, setting: Setting
+) -> None:
+    """Its defaults would choose the optimizer and the learning rate, and raise ``max_det`` to the data's."""
+    trainer = StageTrainer.prepare(checkpoint, training(lr=0.003, batch=2, accumulate=4, epochs=2), setting)
+    assert (trainer.args.optimizer, trainer.args.lr0, trainer.args.max_det) == ("AdamW", 0.003, 500)
+    assert trainer.args.nbs == trainer.args.batch == 2
+    # Ours live in our own recipe: the stock trainer refuses what it does not know.
+    assert set(vars(trainer.args)) - set(DEFAULT_CFG_DICT) == {"save_dir"}
+    with pytest.raises(SyntaxError, match="strength"):
+        StageTrainer.prepare(checkpoint, training(), setting, strength=1.0)
+    trainer.train()
+    assert type(trainer.optimizer) is torch.optim.AdamW
+    assert {group["initial_lr"] for group in trainer.optimizer.param_groups} == {0.003}
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (3, 2), (4, 1), (9, 1)])
+def test_an_epoch_ends_with_a_step_whatever_the_accumulation(
+    accumulate: int, steps: int, checkpoint: Path, setting: Setting
+) -> None:
+    trainer = StageTrainer.prepare(checkpoint, training(batch=2, accumulate=accumulate), setting)
+    trainer.train()
+    assert trainer.ema.updates == steps  # 8 images are 4 batches
+    assert all(p.grad is None for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_amp_reaches_ultralytics_and_a_device_without_it_is_told(
+    amp: bool, checkpoint: Path, setting: Setting
+) -> None:
+    recipe, shown = setting.recipe.model_copy(update={"amp": amp}), io.StringIO()
+    own = dataclasses.replace(setting, recipe=recipe, console=Console(file=shown, width=200))
+    trainer = StageTrainer.prepare(checkpoint, training(), own)
+    assert trainer.args.amp is amp
+    trainer.train()
+    assert ("in fp32, Ultralytics finds no mixed precision to rely on on cpu" in shown.getvalue()) == amp
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "batch", "says"),
+    [
+        (0, "0", 4, r"finds no CUDA device 0 here; there is cpu$"),
+        (2, "1,2,3", 6, r"finds no CUDA device 2, 3 here; there is cpu, 0, 1$"),
+        (2, "0,1", 5, r"batch: 5 images do not spread evenly over the 2 devices 0,1"),
+        (2, "0,0", 4, r"'0,0' is none of cpu, mps, 0, or several"),
+        (0, "mps", 4, r"'mps' is for Apple's GPUs, and torch finds none here"),
+        (0, "gpu", 4, r"'gpu' is none of cpu, mps, 0, or several"),
+        (0, "", 4, r"'' is none of cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are(
+    count: int, device: str, batch: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(monkeypatch, count)
+    with pytest.raises(UserError, match=says):
+        check_device(device, batch)
+
+
+@pytest.mark.parametrize("device", ["cpu", "0", "1", "0,1", "cuda:1"])
+def test_devices_that_are_there_are_accepted(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 2)
+    check_device(device, 4)
+
+
+def test_two_devices_are_ultralytics_distributed_training(
+    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(monkeypatch, 2)
+    monkeypatch.setattr(trainer_module, "select_device", lambda device: torch.device("cuda", 0))
+    recipe = setting.recipe.model_copy(update={"device": "0,1"})
+    commands: list[list[str]] = []
+    monkeypatch.setattr(trainer_module.subprocess, "run", lambda command, check: commands.append(command))
+    trainer = StageTrainer.prepare(checkpoint, training(), dataclasses.replace(setting, recipe=recipe))
+    trainer.train()
+    (command,) = commands
+    assert command[command.index("--nproc_per_node") + 1] == "2"
+    assert trainer.args.device == "0,1"
+
+
+def test_a_full_memory_is_an_error_and_never_a_smaller_batch(
+    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    def preprocess(_: StageTrainer, batch: dict[str, torch.Tensor]) -> None:
+        batches.append(len(batch["img"]))
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(StageTrainer, "preprocess_batch", preprocess)
+    with pytest.raises(
+        UserError, match=r"memory of device cpu does not hold batches of 4 images of 64 pixels"
+    ):
+        train(StageTrainer, checkpoint, training(), setting)
+    assert batches == [4]
+
+
+def test_too_little_room_on_the_disk_is_an_error_before_training(
+    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = count_params(load_model(checkpoint))
+    free = 4 * parameters * 8  # a checkpoint holds four numbers a parameter, and two of them lie side by side
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: mock.Mock(free=free))
+    with pytest.raises(UserError, match=r"test: the training needs \d+ MB in .*stage, and \d+ MB are free"):
+        train(StageTrainer, checkpoint, training(), setting)
+    assert not (setting.folder / "history.json").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: mock.Mock(free=4 * parameters * 10 + 1))
+    train(StageTrainer, checkpoint, training(), setting)
+    written = sum(f.stat().st_size for f in setting.folder.rglob("*") if f.is_file())
+    assert written < 4 * parameters * 4.5  # what the estimate takes a checkpoint for
 
 
 def test_a_model_of_other_classes_gets_a_new_head_and_keeps_its_body(
@@ -55,7 +187,7 @@ def test_a_model_of_other_classes_gets_a_new_head_and_keeps_its_body(
 
     other = DetectionModel("yolov8n.yaml", nc=5, verbose=False)
     save_model(other, tmp_path / "other.pt")
-    trainer = StageTrainer(tmp_path / "other.pt", training(), setting)
+    trainer = StageTrainer.prepare(tmp_path / "other.pt", training(), setting)
     trainer.setup_model()
     assert trainer.model.model[-1].nc == 2
     assert torch.equal(trainer.model.model[0].conv.weight, other.model[0].conv.weight)

@@ -22,17 +22,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from yolo_compress.config import load_recipe
+from yolo_compress.data.source import camera_spec
 from yolo_compress.data.visdrone import VISDRONE_CLASSES
 from yolo_compress.demo import real
 from yolo_compress.demo.flight import RecordedFlight, Shot, generated_shots, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly
-from yolo_compress.demo.report import Rows, flight_table, percent, write_report
+from yolo_compress.demo.report import flight_table, write_report
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, Found, score
 from yolo_compress.export import export_onnx
 from yolo_compress.pruning import count_macs, count_params
-from yolo_compress.run import RunResult, camera_spec, run_recipe
+from yolo_compress.report.page import Rows
+from yolo_compress.run import RunResult, percent, run_recipe
 from yolo_compress.training import load_model
 
 RECIPE = Path("config", "compress", "demo.yaml")
@@ -196,7 +198,7 @@ def _fly(name: str, model: Path, flight: RecordedFlight, folder: Path, console: 
 
 def _score(flight: RecordedFlight, flown: FlownModel, names: Sequence[str]) -> Accuracy:
     nothing = Found(np.empty((0, 4)), np.empty(0), np.empty(0, np.int64))
-    return score(flight.truths, [flown.found.get(i, nothing) for i in range(len(flight))], len(names))
+    return score(flight.truths, [flown.found.get(i, nothing) for i in range(len(flight))], names)
 
 
 def _stage_rows(run: RunResult) -> Rows:

@@ -1,31 +1,14 @@
-"""The demo's report: one HTML page that needs no other file."""
+"""The demo's page: what each model is, what it saw, how it flew."""
 
 from __future__ import annotations
 
-import base64
-import datetime
-import os
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from yolo_trt_node.drawing import class_colour
-
-from yolo_compress.demo.pictures import small_jpeg
 from yolo_compress.demo.replay import FlownModel
-from yolo_compress.evaluation import Accuracy
-from yolo_compress.export import versions
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A table and the sentence below it."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str
+from yolo_compress.evaluation import Accuracy, read_image
+from yolo_compress.report.page import Part, Rows, class_legend, photo, write_page
+from yolo_compress.run import percent
 
 
 def flight_table(flown: Sequence[FlownModel], accuracy: Sequence[Accuracy], note: str) -> Rows:
@@ -46,11 +29,6 @@ def flight_table(flown: Sequence[FlownModel], accuracy: Sequence[Accuracy], note
         ],
         note,
     )
-
-
-def percent(value: float | None) -> str:
-    """Render a share as per cent; a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def write_report(
@@ -82,37 +60,19 @@ def write_report(
         command: what was typed.
         seconds: how long all of it took.
     """
-    environment = Environment(
-        loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=True
-    )
-    page = environment.get_template("report.html.j2").render(
+    seen = photo(read_image(sheet), "The same frames with the ground truth and with each model's boxes")
+    write_page(
+        path,
         title=title,
-        summary=summary,
-        stages=stages,
-        flights=flights,
-        legend=[(name, _css(class_colour(index))) for index, name in enumerate(names)],
-        sheet=base64.b64encode(small_jpeg(sheet)).decode(),
-        sheet_note=sheet_note,
-        ages=base64.b64encode(small_jpeg(ages)).decode(),
-        command=command,
-        minutes=f"{seconds / 60:.1f} minutes",
-        machine=f"{_cpu()}, {len(os.sched_getaffinity(0))} cores",
-        date=datetime.date.today().isoformat(),
-        versions=", ".join(f"{name} {version}" for name, version in versions().items()),
+        lead=summary,
+        parts=[
+            Part("Models", table=stages),
+            Part("What was seen", legend=class_legend(names), pictures=[seen], note=sheet_note),
+            Part(
+                "The flight",
+                table=flights,
+                pictures=[photo(read_image(ages), "Frame age over the time of the flight")],
+            ),
+            Part("How it was made", code=command, note=f"in {seconds / 60:.1f} minutes"),
+        ],
     )
-    path.write_text(page, encoding="utf-8")
-
-
-def _css(bgr: tuple[int, int, int]) -> str:
-    blue, green, red = bgr
-    return f"rgb({red},{green},{blue})"
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

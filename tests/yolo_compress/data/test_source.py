@@ -1,0 +1,58 @@
+"""Where a run finds its images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from support.squares import make_recipe, write_dataset
+
+from yolo_compress.data.source import prepare_source, spread
+from yolo_compress.evaluation import read_split
+
+QUIET = Console(quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "chosen"),
+    [(10, 3, [1, 5, 8]), (4, 4, [0, 1, 2, 3]), (3, 9, [0, 1, 2]), (10, 1, [5]), (1000, 2, [250, 750])],
+)
+def test_chosen_images_are_spread_evenly(count: int, limit: int, chosen: list[int]) -> None:
+    images = [Path(str(index)) for index in range(count)]
+    assert spread(images, limit) == [images[index] for index in chosen]
+
+
+def test_a_limit_holds_for_each_split_and_chooses_the_same_images_each_time(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "a data set", train=8, val=4)  # with spaces: lists hold a path a line
+    recipe = make_recipe(tmp_path / "out", data, data={"yaml": data, "limit": 3})
+    recipe.output.mkdir()
+    first = prepare_source(recipe, recipe.output, QUIET)
+    chosen = read_split(first.description, "train").images
+    assert [path.name for path in chosen] == ["1.png", "4.png", "6.png"]
+    assert all(path.is_file() for path in chosen)
+    assert len(read_split(first.description, "val").images) == 3
+    again = prepare_source(recipe, recipe.output, QUIET)
+    assert read_split(again.description, "train").images == chosen
+    assert again.fingerprint == first.fingerprint
+
+
+def test_the_description_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dataset(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    recipe = make_recipe(tmp_path / "out", Path("data/squares.yaml"))
+    recipe.output.mkdir()
+    source = prepare_source(recipe, recipe.output, QUIET)
+    assert yaml.safe_load(source.description.read_text())["path"] == str(tmp_path / "data")
+    assert source.name == "squares"
+
+
+def test_the_fingerprint_follows_a_label_that_changes(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data")
+    recipe = make_recipe(tmp_path / "out", data)
+    recipe.output.mkdir()
+    before = prepare_source(recipe, recipe.output, QUIET).fingerprint
+    os.utime(tmp_path / "data" / "val" / "labels" / "2.txt", (1, 1))
+    assert prepare_source(recipe, recipe.output, QUIET).fingerprint != before

@@ -1,0 +1,268 @@
+"""Arms at one budget: shared stages, what counts as better, what is there after an interruption."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from support.squares import make_recipe
+
+from yolo_compress.compare import (
+    Comparison,
+    Row,
+    collect,
+    difference,
+    run_comparison,
+    stock_sentence,
+    verdict,
+)
+from yolo_compress.config import Arms, load_comparison
+from yolo_compress.errors import UserError
+from yolo_compress.evaluation import Accuracy, Latency
+from yolo_compress.report.content import write_report
+
+
+def row(name: str, ap50: list[float], kind: str = "pruned", gmacs: float = 1.0, params: int = 100) -> Row:
+    accuracy = {
+        seed: Accuracy(
+            ap=value / 2,
+            ap50=value,
+            ap75=value / 3,
+            ap_small=None,
+            ap_medium=value,
+            ap_large=value,
+            images=10,
+            per_class=(),
+        )
+        for seed, value in enumerate(ap50)
+    }
+    return Row(name, kind, 5, params, gmacs, accuracy, Latency(1.0, 1.0))
+
+
+def test_a_difference_is_taken_seed_by_seed() -> None:
+    # Each seed moves both arms by far more than they differ.
+    gap = difference(row("a", [0.51, 0.71, 0.31]), row("b", [0.50, 0.695, 0.305]))
+    assert gap.mean == pytest.approx(0.01)
+    assert gap.error == pytest.approx(0.005 / 3**0.5)
+    assert gap.counts
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    one, other = row("a", [0.5, 0.6]), row("b", [0.4])
+    assert difference(one, other).seeds == 1
+    assert difference(one, other).mean == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ([0.60, 0.61, 0.62], [0.50, 0.51, 0.53], "a is better than b (AP50 +9.7"),
+        ([0.50, 0.51, 0.53], [0.60, 0.61, 0.62], "a is worse than b (AP50 -9.7"),
+        ([0.60, 0.50, 0.55], [0.55, 0.56, 0.50], "a and b cannot be told apart"),
+        ([0.60], [0.10], "a and b cannot be told apart (AP50 +50.0 points, one seed)"),
+        ([], [0.10], "a and b have no seed in common yet."),
+    ],
+)
+def test_a_verdict_takes_the_spread_into_account(one: list[float], other: list[float], says: str) -> None:
+    assert verdict(row("a", one), row("b", other)).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("stock", "says"),
+    [
+        ([0.60, 0.61, 0.62], "The smaller stock model wins: stock is more accurate than the best compressed"),
+        ([0.30, 0.31, 0.32], "The smaller stock model does not win"),
+        ([0.49, 0.53, 0.50], "cannot be told apart in accuracy"),
+    ],
+)
+def test_it_is_said_plainly_whether_the_smaller_stock_model_wins(stock: list[float], says: str) -> None:
+    sentence = stock_sentence(
+        row("ours", [0.50, 0.51, 0.52], gmacs=1.2, params=300), row("stock", stock, kind="dense")
+    )
+    assert says in sentence
+    assert "1.20 times the multiply-accumulates" in sentence
+    assert "3.00 times the parameters" in sentence
+
+
+def test_of_two_equally_accurate_models_the_cheaper_is_advised() -> None:
+    ours, stock = row("ours", [0.5, 0.6]), row("stock", [0.6, 0.5], kind="dense", gmacs=0.9)
+    assert stock_sentence(ours, stock).endswith("take stock, the cheaper.")
+    assert stock_sentence(ours, replace(stock, gmacs=1.1)).endswith("take ours, the cheaper.")
+
+
+def test_the_spread_is_the_standard_deviation_over_the_seeds() -> None:
+    assert row("a", [0.50, 0.52, 0.54]).ap50() == "52.0 ± 2.0"
+    assert row("a", [0.50]).ap50() == "50.0"
+    assert row("a", [0.50, 0.52]).mean("ap_small") is None
+
+
+@pytest.fixture(scope="module")
+def comparison_file(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    recipe = make_recipe(folder / "unused", dataset).model_dump(mode="json")
+    (folder / "base.yaml").write_text(yaml.safe_dump(recipe))
+    content = {
+        "base": "base.yaml",
+        "output": str(folder / "out"),
+        "seeds": [0, 1],
+        "ratio_to": "dense",
+        "set": {"evaluate.latency_rounds": 2},
+        "arms": {
+            "dense": {
+                "teacher.train.epochs": 3,
+                "sparsify": None,
+                "prune": None,
+                "distill": None,
+            },
+            "sibling": {
+                "teacher": {"width": 0.125, "train": {"epochs": 3}},
+                "sparsify": None,
+                "prune": None,
+                "distill": None,
+            },
+            "none": {"distill.method": "none"},
+            "cwd": {},
+        },
+        "verdicts": [["cwd", "none"]],
+    }
+    path = folder / "comparison.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+Finished = tuple[Arms, Comparison, Comparison, str, Path]
+
+
+@pytest.fixture(scope="module")
+def finished(comparison_file: Path) -> Finished:
+    """Do the first seed only, as an interruption after it would leave it; look; then do all."""
+    run_comparison(load_comparison(comparison_file, ["seeds=[0]"]), Console(quiet=True))
+    arms = load_comparison(comparison_file)
+    half = collect(arms)
+    shown = io.StringIO()
+    whole = run_comparison(arms, Console(file=shown, width=100))
+    return arms, half, whole, shown.getvalue(), arms.base.output
+
+
+def test_what_is_there_can_be_shown_before_the_end(finished: Finished) -> None:
+    _, half, _, _, _ = finished
+    assert [row.name for row in half.rows] == ["teacher", "dense", "sibling", "none", "cwd"]
+    assert all(list(row.accuracy) == [0] for row in half.rows)
+    assert set(half.missing) == {(row.name, 1) for row in half.rows}
+    assert "Not there yet: teacher (seed 1), dense (seed 1)" in half.sentences()[-1]
+
+
+def test_finished_stages_are_not_done_again(finished: Finished) -> None:
+    shown = finished[3]
+    first, second = shown.split("seed 1, teacher")
+    assert "epoch" not in first
+    assert first.count("skipped") == 7
+    assert "epoch" in second
+
+
+def test_stages_that_arms_share_are_done_once_a_seed(finished: Finished) -> None:
+    output = finished[4]
+    for seed in (0, 1):
+        stages = sorted(path.name.partition("-")[0] for path in (output / f"seed{seed}").iterdir())
+        assert stages == ["dense"] * 3 + ["distilled"] * 2 + ["pruned", "sparse"]
+    records = [json.loads(path.read_text()) for path in output.glob("seed*/dense-*/stage.json")]
+    assert len({record["checkpoint_sha256"] for record in records}) == 6  # the seeds do differ
+
+
+def test_every_arm_has_figures_for_every_seed_and_the_ratio_refers_to_the_arm_named(
+    finished: Finished,
+) -> None:
+    _, _, whole, _, output = finished
+    assert not whole.missing
+    rows = {row.name: row for row in whole.rows}
+    assert all(list(row.accuracy) == [0, 1] for row in whole.rows)
+    assert rows["dense"].latency is not None
+    assert rows["dense"].latency.ratio == 1
+    assert all(row.latency is not None and row.latency.ms > 0 for row in whole.rows)
+    assert {row.name: row.kind for row in whole.rows} == {
+        "teacher": "dense",
+        "dense": "dense",
+        "sibling": "dense",
+        "none": "pruned",
+        "cwd": "pruned",
+    }
+    assert rows["teacher"].epochs == 1
+    assert rows["cwd"].epochs == 3
+    assert rows["cwd"].gmacs <= 0.4 * rows["dense"].gmacs
+    assert rows["sibling"].gmacs < 0.5 * rows["dense"].gmacs
+    figures = json.loads((output / "comparison.json").read_text())
+    assert figures["arms"]["cwd"]["seeds"]["1"]["ap50"] == rows["cwd"].accuracy[1].ap50
+
+
+def test_table_sentences_plot_and_page_are_written(finished: Finished) -> None:
+    _, _, whole, _, output = finished
+    text = (output / "comparison.md").read_text()
+    for name in ("dense", "sibling", "none", "cwd"):
+        assert f"\n| {name} | 3 |" in text
+    assert "smaller stock model" in text
+    assert "cwd and none" in text or "cwd is" in text
+    assert (output / "accuracy_cost.png").stat().st_size > 5000
+    assert "<svg" in (output / "accuracy_cost.svg").read_text()
+    page = write_report(output).read_text()
+    assert "data:image/svg+xml;base64," in page
+    assert "smaller stock model" in page
+    assert 'src="http' not in page
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(whole.table())
+    assert "…" not in shown.getvalue()
+
+
+def test_nothing_to_collect_is_an_error(comparison_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing of this comparison is in"):
+        collect(load_comparison(comparison_file, [f"output={tmp_path}"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("arms.cwd.distill.train.epochs=2", "must train for the same number of epochs.*dense 3.*cwd 4"),
+        ("arms.cwd.input_size=96", "the arm cwd changes input_size.*teacher, student, sparsify"),
+        ("arms.cwd.prune.ratio=1", r"(?s)the arm cwd of .*prune\.ratio: unknown key"),
+        ("seeds=[0,0]", "names a seed twice"),
+        ("ratio_to=parent", "no arm 'parent'; the arms are dense, sibling, none, cwd"),
+        ("arm=x", "arm: unknown key"),
+        ("base=nothing.yaml", r"cannot read the recipe .*nothing\.yaml"),
+    ],
+)
+def test_a_comparison_that_is_not_fair_or_not_there_is_refused(
+    change: str, says: str, comparison_file: Path
+) -> None:
+    with pytest.raises(UserError, match=says):
+        load_comparison(comparison_file, [change])
+
+
+def test_other_keys_change_the_base_of_all_arms(comparison_file: Path) -> None:
+    arms = load_comparison(comparison_file, ["threads=1", "seeds=[4]"])
+    assert arms.comparison.seeds == (4,)
+    assert {recipe.threads for recipe in arms.recipes.values()} == {1}
+    assert {recipe.evaluate.latency_rounds for recipe in arms.recipes.values()} == {2}
+
+
+def test_a_comparison_and_a_recipe_are_not_mistaken_for_each_other(comparison_file: Path) -> None:
+    from yolo_compress.config import load_recipe
+
+    with pytest.raises(UserError, match="use it with `yolo-compress compare`"):
+        load_recipe(comparison_file)
+    with pytest.raises(UserError, match="no `arms:`, so it is no comparison"):
+        load_comparison(comparison_file.with_name("base.yaml"))
+
+
+def test_the_saved_comparison_describes_the_same_stages(finished: Finished) -> None:
+    arms, _, _, _, output = finished
+    again = load_comparison(output / "comparison.yaml")
+
+    def dumps(arms: Arms) -> dict[str, Any]:
+        return {name: recipe.model_dump(mode="json") for name, recipe in arms.recipes.items()}
+
+    assert dumps(again) == dumps(arms)

@@ -1,0 +1,378 @@
+"""Whether a machine and a recipe are fit for a run: told before hours of training, with a remedy each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import psutil
+import torch
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from yolo_compress.config import Dense, Export, Prune, Recipe, load_recipe
+from yolo_compress.data.source import spread
+from yolo_compress.errors import UserError
+from yolo_compress.evaluation import Split, beside, read_ground_truth, read_image, read_split
+from yolo_compress.pruning import count_params, prune
+from yolo_compress.run import architecture, plan, space_needed
+from yolo_compress.training import load_model
+
+Status = Literal["OK", "WARN", "FAIL"]
+# What one training image costs beside one forward pass: backward, loss, augmentation. Measured on a CPU with
+# the demo's recipe; good to a factor of two.
+TRAINING_PER_FORWARD = 4.0
+# An object of fewer pixels than this at the network's input has about one cell of the finest stride.
+SMALLEST_USEFUL_PX = 8.0
+# Images opened, of each split; label files are all read.
+IMAGES_OPENED = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check came to.
+
+    Attributes:
+        status: FAIL where a run would fail, WARN where it would surprise.
+        what: was found, with its figures.
+        remedy: what to do about it; empty where all is well.
+    """
+
+    status: Status
+    what: str
+    remedy: str = ""
+
+
+def examine(recipe: Path | None, overrides: tuple[str, ...] = ()) -> Iterator[Finding]:
+    """Check this machine, and a recipe where one is given; yield one finding after the other."""
+    yield _python()
+    yield from _packages()
+    yield _onnx_chain()
+    if recipe is None:
+        yield _device("cuda" if torch.cuda.is_available() else "cpu")
+        yield from _room(Path.cwd(), 0)
+        return
+    try:
+        loaded = load_recipe(recipe, overrides)
+    except UserError as error:
+        yield Finding("FAIL", str(error), "correct the recipe; config/compress/*.yaml are examples")
+        return
+    yield Finding("OK", f"the recipe {recipe} is valid: {', '.join(s.name for s in plan(loaded))}")
+    yield from _recipe(loaded)
+
+
+def _recipe(recipe: Recipe) -> Iterator[Finding]:
+    device = _device(recipe.device)
+    yield device
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if recipe.threads > cores:
+        yield Finding("WARN", f"threads: {recipe.threads} on {cores} cores", f"set threads: {cores}")
+    try:
+        needed = space_needed(plan(recipe))
+    except UserError as error:
+        yield Finding("FAIL", str(error), "correct teacher.model or student.model")
+        return
+    yield from _room(recipe.output, needed)
+    images = 0
+    names: tuple[str, ...] | None = None
+    if recipe.data.scenes:
+        images = recipe.data.scenes.train
+        yield Finding("OK", f"data: {images} scenes to train on will be generated")
+    else:
+        assert recipe.data.yaml is not None
+        for split in dict.fromkeys(("train", "val", recipe.evaluate.split)):
+            try:
+                chosen = read_split(recipe.data.yaml, split)
+            except UserError as error:
+                yield Finding("FAIL", f"data: {error}", "correct data.yaml in the recipe, or the description")
+                return
+            names = chosen.names
+            count = len(chosen.images) if recipe.data.limit is None else recipe.data.limit
+            images = min(count, len(chosen.images)) if split == "train" else images
+            yield from _split(chosen, split, recipe)
+    yield from _models(recipe, names)
+    if recipe.prune:
+        yield _prune(recipe, recipe.prune)
+    if device.status != "FAIL":
+        yield _duration(recipe, images)
+
+
+def _python() -> Finding:
+    found = platform.python_version()
+    if sys.version_info >= (3, 13):
+        return Finding("WARN", f"Python {found} is newer than what this is tested with", "use 3.10 to 3.12")
+    return Finding("OK", f"Python {found}")
+
+
+def _packages() -> Iterator[Finding]:
+    from importlib.metadata import requires
+
+    wanted = [Requirement(text) for text in requires("yolo-compress") or ()]
+    found = []
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        try:
+            present = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding("FAIL", f"{requirement.name} is not installed", f"pip install '{requirement}'")
+            continue
+        if not requirement.specifier.contains(present, prereleases=True):
+            yield Finding(
+                "FAIL",
+                f"{requirement.name} {present} is not {requirement.specifier}",
+                f"pip install '{requirement}'",
+            )
+        found.append(f"{requirement.name} {present}")
+    shown = ("torch", "torchvision", "ultralytics", "torch-pruning", "onnx ", "onnxruntime", "numpy")
+    yield Finding("OK", ", ".join(text for text in found if text.startswith(shown)))
+    yield from bad_pairs(_installed())
+
+
+def _installed() -> dict[str, str]:
+    names = ("torch", "torchvision", "numpy", "opencv-python", "opencv-python-headless", "ultralytics")
+    found = {}
+    for name in (*names, "ultralytics-opencv-headless"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def bad_pairs(installed: dict[str, str]) -> Iterator[Finding]:
+    """Yield the pairs of versions that are known not to work together.
+
+    Args:
+        installed: versions by the package's name.
+    """
+    numbers = {name: Version(text) for name, text in installed.items()}
+    torch_version, vision = numbers.get("torch"), numbers.get("torchvision")
+    # torchvision 0.15 came with torch 2.0, and so on since.
+    if torch_version and vision and torch_version.major == 2 and vision.minor != torch_version.minor + 15:
+        yield Finding(
+            "FAIL",
+            f"torchvision {vision} was not built for torch {torch_version}",
+            f"pip install 'torchvision==0.{torch_version.minor + 15}.*' from the index that torch came from",
+        )
+    numpy = numbers.get("numpy")
+    if torch_version and numpy and torch_version < Version("2.3") and numpy >= Version("2"):
+        yield Finding(
+            "FAIL",
+            f"torch {torch_version} was built for NumPy 1 and cannot exchange arrays with NumPy {numpy}",
+            "pip install 'numpy<2', or torch 2.3 or newer",
+        )
+    for one, other in (
+        ("opencv-python", "opencv-python-headless"),
+        ("ultralytics", "ultralytics-opencv-headless"),
+    ):
+        if one in numbers and other in numbers:
+            yield Finding(
+                "WARN",
+                f"{one} and {other} are both installed and overwrite each other's files",
+                f"pip uninstall {one} {other}, then pip install {other}",
+            )
+
+
+def _onnx_chain() -> Finding:
+    """Write a file with this onnx and run it in this ONNX Runtime: their formats must overlap."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Sigmoid", ["x"], ["y"])],
+        "check",
+        [value("x", onnx.TensorProto.FLOAT, [1])],
+        [value("y", onnx.TensorProto.FLOAT, [1])],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", Export.model_fields["opset"].default)]
+    )
+    # Ultralytics' exporter writes an older format than this onnx would by itself.
+    model.ir_version = min(model.ir_version, 9)
+    text = f"ONNX Runtime {onnxruntime.__version__} runs what onnx {onnx.__version__} writes"
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (answer,) = session.run(None, {"x": np.zeros(1, np.float32)})
+    except Exception as error:  # whatever the runtime raises is the finding
+        return Finding("FAIL", f"not so: {text}: {error}", "pip install --upgrade onnxruntime")
+    if abs(float(answer[0]) - 0.5) > 1e-6:
+        return Finding("FAIL", f"not so: {text}: sigmoid(0) = {answer[0]}", "reinstall onnxruntime")
+    return Finding("OK", text)
+
+
+def _device(device: str) -> Finding:
+    if device == "cpu":
+        return Finding("OK", f"device cpu: {platform.machine()}, {os.cpu_count()} cores")
+    if device == "mps":
+        if torch.backends.mps.is_available():
+            return Finding("OK", "device mps")
+        return Finding("FAIL", "device mps, but this machine has no Metal GPU", "set device: cpu")
+    if not torch.cuda.is_available():
+        build = "a CPU build" if torch.version.cuda is None else "a CUDA build that finds no driver or GPU"
+        return Finding(
+            "FAIL",
+            f"device {device}, but torch {torch.__version__} is {build}",
+            "set device: cpu, or install a CUDA build of torch and an NVIDIA driver",
+        )
+    wanted = [int(part) for part in device.replace("cuda:", "").split(",") if part.strip().isdigit()] or [0]
+    present = torch.cuda.device_count()
+    if max(wanted) >= present:
+        return Finding(
+            "FAIL", f"device {device}, but there are {present} GPUs", f"use numbers below {present}"
+        )
+    free, total = torch.cuda.mem_get_info(wanted[0])
+    return Finding(
+        "OK",
+        f"device {device}: {torch.cuda.get_device_name(wanted[0])}, "
+        f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free",
+    )
+
+
+def _room(output: Path, needed: int) -> Iterator[Finding]:
+    memory = psutil.virtual_memory().available
+    text = f"{memory / 2**30:.1f} GiB of memory available"
+    if memory < 2 * 2**30:
+        yield Finding("WARN", text, "close other programs; set cache: false and a smaller batch")
+    else:
+        yield Finding("OK", text)
+    place = output.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        yield Finding(
+            "FAIL",
+            f"cannot write into {place}: {error.strerror}",
+            "choose another output folder (output=...)",
+        )
+        return
+    free = shutil.disk_usage(place).free
+    text = f"{place} can be written and has {free / 2**30:.1f} GiB free"
+    if needed and free < needed:
+        yield Finding(
+            "FAIL", f"{text}; the run needs about {needed / 2**30:.1f} GiB", "free some, or change output"
+        )
+    else:
+        yield Finding("OK", text)
+
+
+def _split(split: Split, name: str, recipe: Recipe) -> Iterator[Finding]:
+    """Check a split's images and labels: present, readable, of known classes, large enough to be seen."""
+    limit = recipe.data.limit
+    of = f"{limit} of {len(split.images)}" if limit and limit < len(split.images) else len(split.images)
+    what = f"data: {name}, {of} images, {len(split.names)} classes"
+    missing = [image for image in split.images if not image.is_file()]
+    if missing:
+        yield Finding("FAIL", f"{what}: {len(missing)} are missing, first {missing[0]}", "restore them")
+        return
+    try:
+        shapes = [read_image(image).shape[:2] for image in spread(split.images, IMAGES_OPENED)]
+        height, width = np.median(np.array(shapes), axis=0).astype(int).tolist()
+        truths = [read_ground_truth(image, split.names, width, height) for image in split.images]
+    except UserError as error:
+        yield Finding("FAIL", f"{what}: {error}", "correct or remove the file")
+        return
+    unknown = sorted({int(c) for truth in truths for c in truth.class_ids if not 0 <= c < len(split.names)})
+    if unknown:
+        yield Finding(
+            "FAIL",
+            f"{what}: labels of the classes {unknown}, but the names are {', '.join(split.names)}",
+            "correct `names:` in the description, or the labels",
+        )
+        return
+    sizes = [float(side) for truth in truths for side in np.sqrt(truth.boxes[:, 2] * truth.boxes[:, 3])]
+    if not sizes:
+        labels = beside(split.images[0], "labels")
+        yield Finding("FAIL", f"{what}: no labels", f"put them where {labels} would be")
+        return
+    empty = sum(not len(truth.boxes) for truth in truths)
+    scale = recipe.input_size / max(width, height)
+    median = statistics.median(sizes) * scale
+    what += f", {len(sizes)} objects, half of them below {median:.0f} px at input {recipe.input_size}"
+    if empty > len(truths) / 2:
+        yield Finding("WARN", f"{what}; {empty} images have no labels", "check that the labels are all there")
+    elif median < SMALLEST_USEFUL_PX:
+        yield Finding(
+            "WARN", what, "raise input_size: objects this small cover one cell of the finest stride"
+        )
+    else:
+        yield Finding("OK", what)
+
+
+def _models(recipe: Recipe, names: tuple[str, ...] | None) -> Iterator[Finding]:
+    """Check that each checkpoint loads and knows the data's classes, where it is not trained on them."""
+    for key, dense in (("teacher", recipe.teacher), ("student", recipe.student)):
+        if dense is not None:
+            yield _model(key, dense, names)
+
+
+def _model(key: str, dense: Dense, names: tuple[str, ...] | None) -> Finding:
+    try:
+        model = architecture(dense)
+    except UserError as error:
+        return Finding("FAIL", f"{key}: {error}", f"correct {key}.model")
+    what = f"{key}: {dense.model}, {count_params(model) / 1e6:.2f} M parameters"
+    if not dense.model.endswith(".pt"):
+        return Finding("OK", f"{what}, to be trained from scratch")
+    known = list(load_model(dense.model).names.values())
+    if names is not None and dense.train is None and len(known) != len(names):
+        return Finding(
+            "FAIL",
+            f"{what}: knows {len(known)} classes, the data has {len(names)}",
+            f"say in {key}.train how to train it on this data",
+        )
+    return Finding("OK", f"{what}, {len(known)} classes")
+
+
+def _prune(recipe: Recipe, section: Prune) -> Finding:
+    """Prune the model as it is before training: what can be reached depends on the widths alone."""
+    target = section.target
+    if target.latency is not None:
+        return Finding("OK", f"prune: {target.latency:.0%} of the latency, found by measuring during the run")
+    # Sensitivity shares out the same steps, but takes a trained model and its data.
+    plain = section.model_copy(update={"sensitivity": False})
+    try:
+        pruned = prune(architecture(recipe.teacher), plain, recipe.input_size)
+    except UserError as error:
+        return Finding("FAIL", str(error), "change prune, or choose another teacher")
+    return Finding("OK", f"prune: {pruned.summary()}")
+
+
+def _duration(recipe: Recipe, images: int) -> Finding:
+    """Estimate the run's time from that of one forward pass."""
+    device = "cpu" if recipe.device in ("cpu", "mps") else f"cuda:{recipe.device.split(',')[0]}"
+    torch.set_num_threads(recipe.threads)
+    model = architecture(recipe.teacher).to(device).eval()
+    example = torch.zeros(4, 3, recipe.input_size, recipe.input_size, device=device)
+    with torch.no_grad():
+        model(example)
+        started = time.perf_counter()
+        model(example)
+        if device != "cpu":
+            torch.cuda.synchronize()
+    epoch = TRAINING_PER_FORWARD * (time.perf_counter() - started) / len(example) * images
+    total = epoch * recipe.epochs
+    what = f"time: about {_clock(epoch)} an epoch, {_clock(total)} in all, to a factor of two"
+    if total > 24 * 3600:
+        return Finding("WARN", what, "fewer epochs, data.limit, a smaller input_size, or a GPU (device: 0)")
+    return Finding("OK", what)
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

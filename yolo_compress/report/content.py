@@ -1,0 +1,337 @@
+"""What the page of a run or of a comparison shows, gathered from its folder."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yolo_trt_node.detector import Detector
+
+from yolo_compress import compare
+from yolo_compress.config import (
+    Arms,
+    Dense,
+    Distill,
+    Prune,
+    Recipe,
+    Sparsify,
+    Training,
+    load_comparison,
+    load_recipe,
+)
+from yolo_compress.data.source import spread
+from yolo_compress.errors import UserError
+from yolo_compress.evaluation import Accuracy, GroundTruth, read_ground_truth, read_image, read_split
+from yolo_compress.export import read_card
+from yolo_compress.report import charts
+from yolo_compress.report.page import Part, Picture, Rows, chart, class_legend, photo, write_page
+from yolo_compress.report.pictures import draw_boxes, sheet
+from yolo_compress.run import (
+    CHECKPOINT,
+    COMMANDS,
+    EXPORTS,
+    ONNX,
+    RECIPE,
+    Stage,
+    accuracy_of,
+    percent,
+    plan,
+    read_record,
+)
+from yolo_compress.training import load_model
+
+from ultralytics.nn.modules import Conv  # isort: skip
+
+PAGE = "report.html"
+HISTORY = "history.json"
+# Images shown side by side.
+PICTURES = 3
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page of a run or of a comparison into its folder, and return it.
+
+    Raises:
+        UserError: the folder is none of a run or a comparison, or nothing in it is finished.
+    """
+    if (folder / compare.DOCUMENT).is_file():
+        return _comparison_page(folder, load_comparison(folder / compare.DOCUMENT))
+    if (folder / RECIPE).is_file():
+        return _run_page(folder, load_recipe(folder / RECIPE))
+    raise UserError(
+        f"{folder} is no folder of a run or a comparison: it has neither {RECIPE} nor {compare.DOCUMENT}"
+    )
+
+
+def _run_page(folder: Path, recipe: Recipe) -> Path:
+    stages = {stage: folder / stage.name for stage in plan(recipe)}
+    records = {stage: read_record(place) for stage, place in stages.items()}
+    done = {stage: record for stage, record in records.items() if "accuracy" in record}
+    if not done:
+        raise UserError(f"no stage of the run in {folder} is finished; a report needs at least one")
+    first, last = next(iter(done)), list(done)[-1]
+    accuracy = {stage: accuracy_of(record) for stage, record in done.items()}
+    ends = {stage.name: stages[stage] for stage in ([first, last] if first is not last else [last])}
+    compared = {name: accuracy_of(read_record(place)) for name, place in ends.items()}
+    names = [entry.name for entry in accuracy[last].per_class]
+    parts = [
+        Part(
+            "Stages",
+            table=_stage_rows(recipe, done, accuracy),
+            points=[] if len(done) == len(stages) else [_unfinished(stages, done)],
+        ),
+        *([Part("Files", table=_file_rows(folder))] if (folder / EXPORTS).is_file() else []),
+        _pictures(folder, recipe, ends, names),
+        Part(
+            "Classes",
+            table=_class_rows(compared),
+            legend=class_legend(names),
+            pictures=[chart(charts.precision_recall(compared), "Precision over recall of each class")],
+        ),
+    ]
+    if len(ends) > 1:
+        layers = _channels(*(place / CHECKPOINT for place in ends.values()))
+        kept = sum(after for _, after in layers.values()) / sum(before for before, _ in layers.values())
+        parts.append(
+            Part(
+                "Channels",
+                pictures=[chart(charts.channels(layers), "Channels of each layer before and after")],
+                note=f"Output channels of each convolution with a BatchNorm, {first.name} and {last.name}; "
+                f"{kept:.0%} of all channels are kept.",
+            )
+        )
+    parts += [
+        Part(
+            "Gammas", pictures=[_embedded(stages[stage] / record["gammas"]["picture"])], note=_gammas(record)
+        )
+        for stage, record in done.items()
+        if "gammas" in record
+    ]
+    histories = {
+        stage.name: json.loads((place / HISTORY).read_text(encoding="utf-8"))
+        for stage, place in stages.items()
+        if (place / HISTORY).is_file()
+    }
+    if histories:
+        parts.append(Part("Losses", pictures=[chart(charts.losses(histories), "Losses over the epochs")]))
+    parts.append(_made(folder, [(RECIPE, folder / RECIPE)]))
+    page = folder / PAGE
+    write_page(
+        page,
+        title=f"{Path(recipe.teacher.model).stem}, {' → '.join(stage.name for stage in done)}",
+        lead=_lead(records[first], records[last], compared),
+        parts=parts,
+    )
+    return page
+
+
+def _comparison_page(folder: Path, arms: Arms) -> Path:
+    # The folder may have been moved since.
+    arms = Arms(arms.comparison, arms.base.model_copy(update={"output": folder}), arms.recipes)
+    result = compare.collect(arms)
+    figure = charts.accuracy_cost(compare.points(result.rows), arms.base.input_size)
+    changes = Rows(
+        ("arm", "differs from the base recipe in"),
+        [
+            (
+                name,
+                yaml.safe_dump(change, default_flow_style=True, width=1000).strip() if change else "nothing",
+            )
+            for name, change in arms.comparison.arms.items()
+        ],
+        text_column=1,
+    )
+    page = folder / PAGE
+    write_page(
+        page,
+        title=f"{len(result.rows)} ways to a detector",
+        lead=" ".join(result.sentences()[:1]) or result.protocol(),
+        parts=[
+            Part("Figures", table=Rows(result.header, result.cells(), result.protocol())),
+            Part("What they say", points=result.sentences()),
+            Part("Accuracy against cost", pictures=[chart(figure, "AP50 over multiply-accumulates")]),
+            Part("Arms", table=changes),
+            _made(folder, [(name, folder / name) for name in (compare.DOCUMENT, compare.BASE)]),
+        ],
+    )
+    return page
+
+
+def _lead(before: Mapping[str, Any], after: Mapping[str, Any], accuracy: Mapping[str, Accuracy]) -> str:
+    last = list(accuracy.values())[-1]
+    if len(accuracy) == 1:
+        return (
+            f"{after['params'] / 1e6:.2f} M parameters, {after['gmacs']:.2f} GMACs at {after['input_size']}: "
+            f"AP50 {percent(last.ap50)} on {last.images} images."
+        )
+    first = next(iter(accuracy.values()))
+    time = f" in {after['latency']['ratio']:.2f} of its time" if "latency" in after else ""
+    return (
+        f"{after['gmacs'] / before['gmacs']:.0%} of the dense model's multiply-accumulates with "
+        f"{after['params'] / before['params']:.0%} of its parameters{time}. AP50 {percent(last.ap50)} "
+        f"against {percent(first.ap50)} on {last.images} images that neither was trained on."
+    )
+
+
+def _stage_rows(
+    recipe: Recipe, done: Mapping[Stage, Mapping[str, Any]], accuracy: Mapping[Stage, Accuracy]
+) -> Rows:
+    rows = []
+    for stage, record in done.items():
+        a, latency = accuracy[stage], record.get("latency")
+        rows.append(
+            (
+                stage.name,
+                _what(stage),
+                f"{record['params'] / 1e6:.3f} M",
+                f"{record['gmacs']:.3f}",
+                *(percent(v) for v in (a.ap50, a.ap, a.ap75, a.ap_small, a.ap_medium, a.ap_large)),
+                "-" if latency is None else f"{latency['ms']:.1f} ms",
+                "-" if latency is None else f"{latency['ratio']:.2f}",
+                f"{record['seconds'] / 60:.1f} min",
+            )
+        )
+    header = ("stage", "what", "params", f"GMACs@{recipe.input_size}", "AP50", "AP", "AP75", "APs", "APm")
+    images = next(iter(accuracy.values())).images
+    return Rows(
+        (*header, "APl", "latency", "ratio", "took"),
+        rows,
+        f"Each stage's exported ONNX file, measured through the detector that flies on {images} images of "
+        f"the split {recipe.evaluate.split!r}; latency from image to boxes on this machine, models in turn "
+        "in one run.",
+        text_column=1,
+    )
+
+
+def _what(stage: Stage) -> str:
+    """Say in a few words what a stage does."""
+    section = stage.section
+    if isinstance(section, Dense):
+        if section.train is None:
+            return f"{Path(section.model).name} as it is"
+        return f"{Path(section.model).name}, {_epochs(section.train)}"
+    if isinstance(section, Sparsify):
+        return f"{_epochs(section.train)} with a penalty on BatchNorm scales"
+    if isinstance(section, Distill):
+        how = "fine-tuning" if section.method == "none" else f"distillation ({section.method})"
+        return f"{_epochs(section.train)} of {how}"
+    assert isinstance(section, Prune)
+    return f"to {section.target.share:.1%} of the {section.target.kind}, by {section.importance}"
+
+
+def _epochs(training: Training) -> str:
+    return "1 epoch" if training.epochs == 1 else f"{training.epochs} epochs"
+
+
+def _gammas(record: Mapping[str, Any]) -> str:
+    entry = record["gammas"]
+    return (
+        "BatchNorm scales, which pruning ranks. Those of the channels to remove are "
+        f"{entry['contrast']:.0%} as large as the others'. {entry['warning'] or ''}"
+    )
+
+
+def _unfinished(stages: Mapping[Stage, Path], done: Mapping[Stage, Any]) -> str:
+    names = [stage.name for stage in stages if stage not in done]
+    return f"Not finished: {', '.join(names)}. `yolo-compress run` with this recipe goes on from here."
+
+
+def _class_rows(models: Mapping[str, Accuracy]) -> Rows:
+    first = next(iter(models.values()))
+    header = ["class", "objects"]
+    for name in models:
+        header += [f"AP50 {name}", f"AP {name}"]
+    rows = []
+    for index, entry in enumerate(first.per_class):
+        cells = [entry.name, str(entry.objects)]
+        for accuracy in models.values():
+            cells += [percent(accuracy.per_class[index].ap50), percent(accuracy.per_class[index].ap)]
+        rows.append(cells)
+    return Rows(header, rows)
+
+
+def _file_rows(folder: Path) -> Rows:
+    """Show what each delivered file is, and what its precision costs, as its card says."""
+    rows = []
+    for name in json.loads((folder / EXPORTS).read_text(encoding="utf-8"))["files"]:
+        card = read_card(folder / name)
+        deviation, engines = card["deviation_from_torch"], card["engines"]
+        rows.append(
+            [
+                name,
+                card["precision"],
+                card["head"],
+                f"{(folder / name).stat().st_size / 1e6:.1f}",
+                f"{deviation['box_px']:.2g}",
+                f"{deviation['score']:.2g}",
+                percent(card["accuracy"]["ap50"]),
+                percent(card["accuracy"]["ap"]),
+                ", ".join(f"{engine['backend']} {engine['version']}" for engine in engines) or "-",
+            ]
+        )
+    return Rows(
+        ("file", "precision", "head", "MB", "off torch, px", "in score", "AP50", "AP", "built by"),
+        rows,
+        "Off torch: the largest difference over the 100 best anchors of real images (int8: the mean of the "
+        "worst image).",
+    )
+
+
+def _pictures(folder: Path, recipe: Recipe, models: Mapping[str, Path], names: Sequence[str]) -> Part:
+    """Show the same images with the ground truth and with what the first and the last model see."""
+    images = spread(read_split(folder / "data.yaml", recipe.evaluate.split).images, PICTURES)
+    frames = [read_image(image) for image in images]
+    truths: list[GroundTruth] = [
+        read_ground_truth(path, names, frame.shape[1], frame.shape[0])
+        for path, frame in zip(images, frames, strict=True)
+    ]
+    rows = [
+        [draw_boxes(frame, truth.boxes, truth.class_ids, None, names)]
+        for frame, truth in zip(frames, truths, strict=True)
+    ]
+    for place in models.values():
+        detector = Detector.load(place / ONNX)
+        for frame, row in zip(frames, rows, strict=True):
+            found = detector.detect([frame])[0]
+            boxes = found.boxes.astype(float)
+            boxes[:, 2:] -= boxes[:, :2]
+            row.append(draw_boxes(frame, boxes, found.class_ids, found.scores, names))
+    titles = [[f"{title}, {image.name}" for title in ("ground truth", *models)] for image in images]
+    return Part(
+        "What is seen",
+        legend=class_legend(names),
+        pictures=[photo(sheet(rows, titles), "The same images with the ground truth and each model's boxes")],
+        note=f"Images spread evenly over the split {recipe.evaluate.split!r}; boxes from the model card's "
+        "score threshold on.",
+    )
+
+
+def _channels(before: Path, after: Path) -> dict[str, tuple[int, int]]:
+    """Return each convolution's channels in two checkpoints of one architecture."""
+    small = {
+        name: m.conv.out_channels for name, m in load_model(after).named_modules() if isinstance(m, Conv)
+    }
+    return {
+        name.removeprefix("model."): (module.conv.out_channels, small[name])
+        for name, module in load_model(before).named_modules()
+        if isinstance(module, Conv) and name in small
+    }
+
+
+def _embedded(path: Path) -> Picture:
+    return Picture(
+        "BatchNorm scales", "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    )
+
+
+def _made(folder: Path, documents: Sequence[tuple[str, Path]]) -> Part:
+    commands = folder / COMMANDS
+    return Part(
+        "How it was made",
+        code=commands.read_text(encoding="utf-8").strip() if commands.is_file() else "",
+        details=[(name, path.read_text(encoding="utf-8")) for name, path in documents],
+    )
