@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,7 @@ def quantise(
         for node in model.graph.node
         if node.op_type == "Conv" and feeds_tail.intersection(node.output)
     }
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, _quietly():
         quantised = Path(folder) / "int8.onnx"
         quantize_static(
             model,
@@ -187,6 +188,18 @@ def quantise(
             },
         )
         return onnx.load(quantised)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep ONNX Runtime's quantiser from printing, and from advice that does not fit: the graph is simplified."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def append_suppression(

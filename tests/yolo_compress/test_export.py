@@ -25,7 +25,7 @@ from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, read_split
 from yolo_compress.export import Precision, deliver, export_onnx, read_card, update_card, weights_sha256
 from yolo_compress.onnx_graph import append_suppression, tail_nodes, to_half
-from yolo_compress.pruning import prune_to_macs
+from yolo_compress.pruning import prune
 from yolo_compress.training import load_model, save_model
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
@@ -411,7 +411,7 @@ class TestEngines:
             "yolov8n": DetectionModel("yolov8n.yaml", nc=10, verbose=False),
             "yolov8m": DetectionModel("yolov8m.yaml", nc=10, verbose=False),
         }
-        made["demo"] = prune_to_macs(made["yolov8n"], recipe.prune.macs, recipe.input_size, 8).model
+        made["demo"] = prune(made["yolov8n"], recipe.prune, recipe.input_size).model
         for name, model in made.items():
             model.names = dict(enumerate(VISDRONE_CLASSES))
             save_model(model, folder / f"{name}.pt")

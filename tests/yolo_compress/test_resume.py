@@ -219,39 +219,66 @@ def test_a_run_killed_between_its_trainings_repeats_none_of_them(dataset: Path, 
         assert process.returncode == -signal.SIGKILL, process.stderr
         return process.stdout
 
-    shown = killed_at("prune", "")
+    shown = killed_at("export_onnx", "sparse")
     assert "dense: epoch 1/1" in shown
     assert "sparse: epoch 1/1" in shown
-    shown = killed_at("export_onnx", "distilled")
-    assert "pruned: " in shown
-    assert "distilled: epoch 1/1" in shown
-    assert "sparse: epoch" not in shown
-    output = io.StringIO()
-    run_recipe(recipe, Console(file=output, width=200))
-    assert [line.split(":")[0] for line in output.getvalue().splitlines() if "skipped" in line] == [
-        "dense",
-        "sparse",
-        "pruned",
-    ]
-    assert "epoch" not in output.getvalue()
+    shown = killed_at("prune", "")
+    assert "dense: done before, skipped" in shown
+    assert "epoch" not in shown
     assert not list((tmp_path / "out").rglob("last.pt"))  # a finished stage keeps its model only
+    output = io.StringIO()
+    with acting_in(1, lambda: signal.raise_signal(signal.SIGINT), batch=1), pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, Console(file=output, width=200))
+    assert [line for line in output.getvalue().splitlines() if "skipped" in line] == [
+        "dense: done before, skipped",
+        "sparse: done before, skipped",
+    ]
+    assert (tmp_path / "out" / "pruned" / "stage.json").is_file()
 
 
-def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
-    train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], list[int]]:
+    """Return what makes the images of an epoch NaN, the first so many times; and tells when it did."""
+    preprocess = StageTrainer.preprocess_batch
+
+    def spoil(epoch: int, batches: int) -> list[int]:
+        spoiled: list[int] = []
+
+        def preprocess_and_spoil(self: StageTrainer, batch: Any) -> Any:
+            batch = preprocess(self, batch)
+            if self.epoch + 1 == epoch and len(spoiled) < batches:
+                spoiled.append(self.epoch + 1)
+                batch["img"].fill_(torch.nan)
+            return batch
+
+        monkeypatch.setattr(StageTrainer, "preprocess_batch", preprocess_and_spoil)
+        return spoiled
+
+    return spoil
+
+
+def test_a_loss_that_is_not_finite_costs_its_epoch_and_is_told(
+    train_kind: Training, whole: Whole, tmp_path: Path, spoil: Callable[[int, int], list[int]]
 ) -> None:
-    preprocess, spoiled = StageTrainer.preprocess_batch, []
+    spoiled, shown = spoil(2, 4), io.StringIO()
+    result = train_kind("cwd", tmp_path, shown)
+    assert spoiled == [2] * 4
+    assert "cwd: the loss of epoch 2 is not finite; it is done again" in shown.getvalue()
+    assert all(value.isfinite().all() for value in result.state_dict().values())
+    found, wanted = history(tmp_path), history(whole("cwd"))
+    assert [row["epoch"] for row in found] == [1, 2, 3]
+    assert found[0] == wanted[0]
+    assert found[1] != wanted[1]  # the same draws would fail again
 
-    def spoil_once(self: StageTrainer, batch: Any) -> Any:
-        batch = preprocess(self, batch)
-        if self.epoch == 1 and len(spoiled) < 4:
-            spoiled.append(batch["img"].fill_(torch.nan))
-        return batch
 
-    monkeypatch.setattr(StageTrainer, "preprocess_batch", spoil_once)
-    train_kind("cwd", tmp_path)
-    assert len(spoiled) == 4
-    assert_ended_alike("cwd", tmp_path, whole("cwd"))
+@pytest.mark.parametrize(("epoch", "times"), [(1, 1), (2, 4)])
+def test_a_loss_that_stays_not_finite_is_an_error_with_a_remedy(
+    epoch: int, times: int, train_kind: Training, tmp_path: Path, spoil: Callable[[int, int], list[int]]
+) -> None:
+    spoiled = spoil(epoch, 100)
+    with pytest.raises(UserError, match=rf"the loss of epoch {epoch} is not finite.*make `lr` .* smaller"):
+        train_kind("none", tmp_path)
+    assert len(spoiled) == 4 * times
 
 
 def test_the_loss_scale_survives_and_changes_nothing_of_a_sparse_training(

@@ -300,7 +300,16 @@ def test_the_effective_recipe_and_the_commands_are_kept(
 def test_the_report_shows_everything_in_one_file(finished: tuple[RunResult, str]) -> None:
     result, _ = finished
     page = write_report(result.recipe.output).read_text()
-    for heading in ("Stages", "What is seen", "Classes", "Channels", "Gammas", "Losses", "How it was made"):
+    for heading in (
+        "Stages",
+        "Files",
+        "What is seen",
+        "Classes",
+        "Channels",
+        "Gammas",
+        "Losses",
+        "How it was made",
+    ):
         assert f"<h2>{heading}</h2>" in page
     for name in (*STAGES, "red", "blue", "torch-pruning", "sparsify.train.epochs=10000"):
         assert name in page

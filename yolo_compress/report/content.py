@@ -26,12 +26,14 @@ from yolo_compress.config import (
 from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, GroundTruth, read_ground_truth, read_image, read_split
+from yolo_compress.export import read_card
 from yolo_compress.report import charts
 from yolo_compress.report.page import Part, Picture, Rows, chart, class_legend, photo, write_page
 from yolo_compress.report.pictures import draw_boxes, sheet
 from yolo_compress.run import (
     CHECKPOINT,
     COMMANDS,
+    EXPORTS,
     ONNX,
     RECIPE,
     Stage,
@@ -82,6 +84,7 @@ def _run_page(folder: Path, recipe: Recipe) -> Path:
             table=_stage_rows(recipe, done, accuracy),
             points=[] if len(done) == len(stages) else [_unfinished(stages, done)],
         ),
+        *([Part("Files", table=_file_rows(folder))] if (folder / EXPORTS).is_file() else []),
         _pictures(folder, recipe, ends, names),
         Part(
             "Classes",
@@ -249,6 +252,33 @@ def _class_rows(models: Mapping[str, Accuracy]) -> Rows:
             cells += [percent(accuracy.per_class[index].ap50), percent(accuracy.per_class[index].ap)]
         rows.append(cells)
     return Rows(header, rows)
+
+
+def _file_rows(folder: Path) -> Rows:
+    """Show what each delivered file is, and what its precision costs, as its card says."""
+    rows = []
+    for name in json.loads((folder / EXPORTS).read_text(encoding="utf-8"))["files"]:
+        card = read_card(folder / name)
+        deviation, engines = card["deviation_from_torch"], card["engines"]
+        rows.append(
+            [
+                name,
+                card["precision"],
+                card["head"],
+                f"{(folder / name).stat().st_size / 1e6:.1f}",
+                f"{deviation['box_px']:.2g}",
+                f"{deviation['score']:.2g}",
+                percent(card["accuracy"]["ap50"]),
+                percent(card["accuracy"]["ap"]),
+                ", ".join(f"{engine['backend']} {engine['version']}" for engine in engines) or "-",
+            ]
+        )
+    return Rows(
+        ("file", "precision", "head", "MB", "off torch, px", "in score", "AP50", "AP", "built by"),
+        rows,
+        "Off torch: the largest difference over the 100 best anchors of real images (int8: the mean of the "
+        "worst image).",
+    )
 
 
 def _pictures(folder: Path, recipe: Recipe, models: Mapping[str, Path], names: Sequence[str]) -> Part:
