@@ -192,7 +192,7 @@ def quantise(
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep ONNX Runtime's quantiser from printing, and from advice that does not fit: the graph is simplified."""
+    """Keep ONNX Runtime's quantiser from printing, and from advice that does not fit a simplified graph."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
