@@ -134,6 +134,10 @@ class TestTransport:
         assert "/camera/driver is matched and has sent nothing" in text
         assert f"ros2 topic hz {TOPIC}" in text
 
+    def test_silence_of_reliable_images_names_the_profile_too(self):
+        assert "fastdds_large_frames.xml" in found(silence(), Cause.SILENT)
+        assert "fastdds" not in found(silence(qos="best effort, volatile"), Cause.SILENT)
+
     @pytest.mark.parametrize(
         ("middleware", "variable", "profile"),
         [

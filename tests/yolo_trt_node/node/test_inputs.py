@@ -192,19 +192,32 @@ class TestReliability:
 
 class TestQosOverrides:
     def test_every_topic_has_them(self, environment, without_camera, toy):
-        published = ("/detections", "/annotated", "/label_info", "/vision_info")
+        published = (
+            *("/detections", "/annotated", "/label_info", "/vision_info", "/diagnostics", "/detections_3d"),
+        )
         overrides = {f"qos_overrides.{topic}.publisher.reliability": "best_effort" for topic in published}
         overrides["qos_overrides./image.subscription.reliability"] = "reliable"
         overrides["qos_overrides./image.subscription.depth"] = 3
-        with detector_node(environment, {"model": toy, **overrides}) as node:
+        heard = ("/camera_info", "/tf", "/tf_static")
+        overrides |= {f"qos_overrides.{topic}.subscription.reliability": "best_effort" for topic in heard}
+        parameters = {"model": toy, "ground_frame": "map", **overrides}
+        with detector_node(environment, parameters) as node:
             node.wait_for_log("active: listening")
             assert wait_until(lambda: subscription_of(without_camera) == [RELIABLE])
             for topic in published:
                 (info,) = without_camera.node.get_publishers_info_by_topic(topic)
                 assert info.qos_profile.reliability == BEST_EFFORT, topic
+            for topic in heard:
+                assert wait_until(lambda topic=topic: subscription_of(without_camera, topic) == [BEST_EFFORT])
             assert without_camera.get_parameter("qos_overrides./image.subscription.depth") == 3
             successful, reason = without_camera.set_parameter("qos_overrides./image.subscription.depth", 5)
             assert not successful, reason
+
+    def test_a_wrong_one_for_diagnostics_does_not_silence_them(self, environment, without_camera, toy):
+        wrong = {"qos_overrides./diagnostics.publisher.reliability": "sometimes"}
+        with detector_node(environment, {"model": toy, **wrong}) as node:
+            node.wait_for_log("`sometimes`; /diagnostics keeps its own profile")
+            assert wait_until(lambda: without_camera.node.count_publishers("/diagnostics") == 1)
 
     @pytest.mark.parametrize("name", ["/detections.publisher", "/image.subscription"])
     def test_a_wrong_one_is_named_with_what_is_allowed(self, environment, without_camera, toy, name):

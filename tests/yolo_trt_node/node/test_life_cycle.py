@@ -93,6 +93,14 @@ class TestResponsive:
         leftovers = {path.suffix for path in (tmp_path / "cache/yolo_trt_node/engines").iterdir()}
         assert leftovers <= {".lock", ".timing"}
 
+    def test_a_signal_ends_what_cannot_be_interrupted(self, environment, peer, tmp_path):
+        endless = write_toy_detector(tmp_path / "endless.onnx", work=10_000)
+        with detector_node(environment, {"model": endless}) as node:
+            assert wait_until(lambda: peer.state() == "configuring")
+            assert node.stop(signal.SIGTERM, 15.0) == 0, node.log
+            assert "loaded" not in node.log, "it was over too soon to show anything"
+            assert "Traceback" not in node.log
+
 
 class TestTransitions:
     def test_the_answer_comes_when_the_transition_is_done(self, environment, peer, toy):

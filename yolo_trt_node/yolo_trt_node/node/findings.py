@@ -227,21 +227,24 @@ def _lost(situation: Situation) -> Finding | None:
     window = situation.window
     if window.lost < LOST_IMAGES or window.lost <= window.received:
         return None
-    if "cyclone" in situation.middleware:
-        remedy = (
-            f"the machine's socket buffers are too small for them: raise net.core.rmem_max, and start this "
-            f"node and the camera driver with CYCLONEDDS_URI=file://.../{CYCLONE_PROFILE}"
-        )
-    else:
-        remedy = (
-            "the sender's shared memory is by default smaller than a large image: start the CAMERA DRIVER "
-            f"with FASTRTPS_DEFAULT_PROFILES_FILE=.../{FAST_DDS_PROFILE} (a profile on this side cannot help)"
-        )
     return Finding(
         Cause.LARGE_FRAMES,
         situation.topic,
         f"{window.received} images arrived in {window.duration_s:.0f} s and {window.lost} were lost on the "
-        f"way: {remedy}. The file says how",
+        f"way: {_large_frames_remedy(situation)}",
+    )
+
+
+def _large_frames_remedy(situation: Situation) -> str:
+    if "cyclone" in situation.middleware:
+        return (
+            "the socket buffers are too small for them: raise net.core.rmem_max, and start this node and the "
+            f"CAMERA DRIVER with CYCLONEDDS_URI=file://.../{CYCLONE_PROFILE}. The file says how"
+        )
+    return (
+        "the sender's shared memory is by default smaller than a large image: start the CAMERA DRIVER with "
+        f"FASTRTPS_DEFAULT_PROFILES_FILE=.../{FAST_DDS_PROFILE} (a profile on this side cannot help). The "
+        "file says how"
     )
 
 
@@ -249,13 +252,15 @@ def _silent(situation: Situation) -> Finding | None:
     if not situation.silent:
         return None
     names = " and ".join(sorted({publisher.node for publisher in situation.publishers}))
-    return Finding(
-        Cause.SILENT,
-        situation.topic,
+    details = (
         f"{names} is matched and has sent nothing that arrived for more than {situation.timeout_s:g} s: is "
         f"the camera connected, is the driver active, does `ros2 topic hz {situation.topic}` see images? "
-        "Between containers: they need the same /dev/shm (--ipc=host)" + _missing_clock(situation),
+        "Between containers: they need the same /dev/shm (--ipc=host)"
     )
+    if "reliable" in situation.qos:
+        # Reliable images are not lost, but sent again and again, for seconds.
+        details += f". If the images are large, {_large_frames_remedy(situation)}"
+    return Finding(Cause.SILENT, situation.topic, details + _missing_clock(situation))
 
 
 def _unreadable(situation: Situation) -> Finding | None:

@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 from yolo_trt_node.detector import Detections
 from yolo_trt_node.node.messages import detection_3d_array
 from yolo_trt_node.node.parameters import GroundSettings
+from yolo_trt_node.node.qos import create_subscription
 from yolo_trt_node.node.transforms import NotYetError, TransformBuffer, TransformError
 from yolo_trt_node.projection import PinholeCamera, ProjectionError, ground_points
 
@@ -88,8 +89,8 @@ class GroundProjection:
         self._info: CameraInfo | None = None
         self._camera: PinholeCamera | None = None
         self._warned_s = float("-inf")
-        self._subscription: Subscription | None = node.create_subscription(
-            CameraInfo, camera_info_topic(image_topic), self._on_info, _INFO_QOS
+        self._subscription: Subscription | None = create_subscription(
+            node, CameraInfo, camera_info_topic(image_topic), self._on_info, _INFO_QOS
         )
         self._info_topic = self._subscription.topic_name
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.qos import QoSProfile
 
 from yolo_trt_node.node.board import Jetson
 from yolo_trt_node.node.diagnostics import (
@@ -26,6 +27,7 @@ from yolo_trt_node.node.diagnostics import (
     log_line,
     model_status,
 )
+from yolo_trt_node.node.qos import create_speaker
 from yolo_trt_node.node.statistics import CameraStatistics, Window
 from yolo_trt_node.node.watchdog import Watchdog, observe
 
@@ -75,7 +77,12 @@ class Health:
             root: where the machine's ``sys``, ``proc``, ``etc`` and ``var`` are.
         """
         self._node = node
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        try:
+            self._publisher = create_speaker(node, DiagnosticArray, "/diagnostics", QoSProfile(depth=1))
+        except ValueError as error:
+            # This topic has to tell what is wrong, so it does not go because of it.
+            node.get_logger().error(f"{error}; /diagnostics keeps its own profile")
+            self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self._hardware = platform.node()
         self._board = Jetson.find(root)
         self._lock = threading.Lock()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
+from rclpy.exceptions import ParameterException
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+    from rclpy.node import Node
+    from rclpy.publisher import Publisher
+    from rclpy.subscription import Subscription
 
 
-# Functions, not constants: overrides are written into the profile that is given.
 def image_qos(reliability: ReliabilityPolicy) -> QoSProfile:
     """Return the profile of an image subscription: of a camera only the newest image counts."""
     return QoSProfile(
@@ -45,9 +50,34 @@ def create_publisher(node: LifecycleNode, kind: type, topic: str, qos: QoSProfil
     Raises:
         ValueError: an override is none of its policy's values.
     """
+    return _overridable(node, node.create_lifecycle_publisher, kind, topic, qos)
+
+
+def create_speaker(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publisher:
+    """Create a publisher like `create_publisher`'s that speaks in every state of the node.
+
+    Raises:
+        ValueError: an override is none of its policy's values.
+    """
+    return _overridable(node, node.create_publisher, kind, topic, qos)
+
+
+def create_subscription(
+    node: Node, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile
+) -> Subscription:
+    """Create a subscription whose profile parameters override, as those of publishers.
+
+    Raises:
+        ValueError: an override is none of its policy's values.
+    """
+    return _overridable(node, node.create_subscription, kind, topic, callback, qos)
+
+
+def _overridable(node: Node, create: Callable[..., Any], kind: type, topic: str, *rest: Any) -> Any:
+    # A copy: overrides are written into the profile that is given.
+    *others, qos = rest
+    options = QoSOverridingOptions.with_default_policies()
     try:
-        return node.create_lifecycle_publisher(
-            kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
-        )
-    except RuntimeError as error:
+        return create(kind, topic, *others, copy(qos), qos_overriding_options=options)
+    except (RuntimeError, ParameterException) as error:
         raise ValueError(f"{node.resolve_topic_name(topic)}: {error}") from error

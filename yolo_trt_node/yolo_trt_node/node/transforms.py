@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
+from yolo_trt_node.node.qos import create_subscription
+
 if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.subscription import Subscription
@@ -228,7 +230,7 @@ class TransformListener:
                 reliability=ReliabilityPolicy.RELIABLE,
                 durability=durability,
             )
-            self._subscriptions.append(node.create_subscription(TFMessage, topic, receive, qos))
+            self._subscriptions.append(create_subscription(node, TFMessage, topic, receive, qos))
 
     def close(self) -> None:
         """Stop listening."""
