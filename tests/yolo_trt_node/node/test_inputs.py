@@ -96,7 +96,10 @@ def answered(peer, camera, message) -> Detection2DArray:
             1.0,
         ):
             return found[0]
-    raise AssertionError("no detections came")
+    raise AssertionError(
+        f"no detections came; the camera has {camera.get_subscription_count()} subscriptions, detections "
+        f"have {peer.node.count_publishers(DETECTIONS)} publishers, {len(peer.detections)} other answers came"
+    )
 
 
 def subscription_of(peer, topic=IMAGE):
