@@ -1,7 +1,7 @@
 # make demo      scenes -> compress -> fly over DDS -> demo/report.html
 # make test      the whole test suite
 # make demo-real the same flight with real aerial images: UAV_DATA=<folder> make demo-real
-# make test-old  the detector's tests at the old end: Python 3.10, NumPy 1.21, OpenCV 4.5
+# make test-old  the tests without ROS at the old end: Python 3.10, NumPy 1.21, OpenCV 4.5
 # make soak      six hours of simulated flight in minutes: is the node's memory flat?
 # make lint      ruff and mypy
 # make clean     remove what the targets made (not the virtual environment)
@@ -36,8 +36,11 @@ test: setup
 	@$(ENV) python -m pytest --reruns 1 $(DDS_TESTS) $(ARGS)
 	@$(ENV) exec python -m pytest $(DDS_TESTS:%=--ignore=%) $(ARGS)
 
+# What needs no ROS.
+OLD_TESTS := tests/yolo_trt_node/detector tests/yolo_trt_node/tracking tests/yolo_trt_node/test_projection.py
+
 test-old: .venv-old/made
-	@PYTHONPATH=yolo_trt_node:. .venv-old/bin/python -m pytest tests/yolo_trt_node/detector $(ARGS)
+	@PYTHONPATH=yolo_trt_node:. .venv-old/bin/python -m pytest $(OLD_TESTS) $(ARGS)
 
 .venv-old/made: tests/requirements-old.txt
 	@$(PYTHON310) -c '' 2>/dev/null || \

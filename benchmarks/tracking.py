@@ -84,11 +84,12 @@ def main() -> None:
     parser.add_argument("--flights", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--size", default="1360x765", help="of the frames, in pixels")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES_HZ, help="frames a second")
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
     spec = SceneSpec().scaled(width / SceneSpec().width, width=width, height=height)
     print(f"{arguments.flights} flights of {arguments.seconds:g} s, {width}x{height}")
-    for rate_hz in RATES_HZ:
+    for rate_hz in arguments.rates:
         frames = max(2, round(arguments.seconds * rate_hz))
         flights = [fly(seed, spec, frames, rate_hz) for seed in range(1, 1 + arguments.flights)]
         made = [spoil(shots, np.random.default_rng(1000 + i)) for i, shots in enumerate(flights)]

@@ -1,20 +1,24 @@
-"""Start the detector on one camera topic.
+"""Start the detector on one camera topic, or on several.
 
 ros2 launch yolo_trt_node detect.launch.py model:=drone.onnx image_topic:=/camera/image_raw
+ros2 launch yolo_trt_node detect.launch.py model:=drone.onnx cameras:=front,down
 
-The arguments that set a parameter of the node (model, backend, autostart, use_sim_time) are empty by default,
-which leaves the word to the parameter file; given, they win over it.
+The arguments that set a parameter of the node (model, backend, cameras, transport, autostart, use_sim_time)
+are empty by default, which leaves the word to the parameter file; given, they win over it.
+
+In a container, stop it with SIGINT (`docker run --stop-signal SIGINT`, or `stop_signal: SIGINT` in a compose
+file): on SIGTERM, Docker's default, `ros2 launch` itself ends without ending its nodes.
 """
 
 from __future__ import annotations
 
 import os
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -24,14 +28,14 @@ from launch_ros.substitutions import FindPackageShare
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.validate_topic_name import validate_topic_name
+from yolo_trt_node.dds import profile_environment
 
 PACKAGE = "yolo_trt_node"
-DDS_PROFILE = "config/dds/fastdds_large_frames.xml"
-# Fast DDS 2 (Humble, Jazzy) reads the first name, Fast DDS 3 the second.
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-# Any of these set: the user has chosen the transports, and auto leaves them alone.
-TRANSPORT_VARIABLES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
+IMAGE_TOPIC = "/camera/image_raw"
+DETECTIONS_TOPIC = "detections"
 RESPAWN_DELAY_S = 2.0
+# launch knows the types of parameters by these names only, not as list[str].
+STRINGS = typing.List[str]  # noqa: UP006
 
 NO_MODEL = """\
 no model given. Pass the path of an ONNX file:
@@ -53,14 +57,29 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "image_topic",
-                default_value="/camera/image_raw",
-                description="Camera topic, sensor_msgs/Image; a relative name is taken in the namespace.",
+                default_value=IMAGE_TOPIC,
+                description="Camera topic, sensor_msgs/Image or CompressedImage; a relative name is taken "
+                "in the namespace.",
             ),
             DeclareLaunchArgument(
                 "detections_topic",
-                default_value="detections",
+                default_value=DETECTIONS_TOPIC,
                 description="Topic of the detections, vision_msgs/Detection2DArray; a relative name is taken "
                 "in the namespace, where label_info, vision_info and annotated are too.",
+            ),
+            DeclareLaunchArgument(
+                "cameras",
+                default_value="",
+                description="Several cameras on one model, instead of image_topic and detections_topic: "
+                "names such as front,down (front/image is answered on front/detections) or topics such as "
+                "/front/image_raw,/down/image_raw (answered on TOPIC/detections). Empty: as in params_file, "
+                "else one camera.",
+            ),
+            DeclareLaunchArgument(
+                "transport",
+                default_value="",
+                description="What is read: raw, compressed (JPEG, PNG; of the topic or TOPIC/compressed) or "
+                "auto: what is published. Empty: as in params_file, else auto.",
             ),
             DeclareLaunchArgument(
                 "namespace",
@@ -105,12 +124,18 @@ def generate_launch_description() -> LaunchDescription:
                 description="Least severity that the node logs.",
             ),
             DeclareLaunchArgument(
+                "enclave",
+                default_value="",
+                description="Enclave of the node on a secured system (SROS 2), such as /yolo_detector; "
+                "config/sros2/policy.xml in the package's share is its policy. Empty: as ROS chooses.",
+            ),
+            DeclareLaunchArgument(
                 "dds_profile",
                 default_value="auto",
-                description="Fast DDS profile of the node. auto: the shipped one for large images, unless "
-                f"the environment chooses another ({', '.join(TRANSPORT_VARIABLES)}) or RMW_IMPLEMENTATION "
-                "is not Fast DDS; none: leave all as it is; or the path of an XML profile. The process of "
-                "the camera needs the profile too: that cannot be done from here.",
+                description="DDS profile of the node. auto: the shipped one for large images (Fast DDS or "
+                "Cyclone DDS, as RMW_IMPLEMENTATION says), unless the environment names another; none: "
+                "leave all as it is; or the path of an XML profile. The process of the camera needs the "
+                "profile too: that cannot be done from here.",
             ),
             OpaqueFunction(function=start_detector),
         ]
@@ -125,8 +150,14 @@ def start_detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """
     params_file = existing_file(argument(context, "params_file"), "params_file")
     parameters = given_parameters(context, read_parameters(params_file))
-    profile, profile_note = dds_environment(argument(context, "dds_profile"), context.environment)
+    try:
+        profile, profile_note = profile_environment(argument(context, "dds_profile"), context.environment)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from error
 
+    enclave = argument(context, "enclave")
+    if enclave and not enclave.startswith("/"):
+        raise RuntimeError(f"enclave:={enclave} is no enclave: its name begins with a slash")
     namespace = argument(context, "namespace")
     name = argument(context, "node_name")
     # The node's own logger: a level for all of them would bury its messages in those of rcl.
@@ -141,11 +172,11 @@ def start_detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name=name,
         namespace=namespace,
         parameters=[params_file, parameters] if parameters else [params_file],
-        remappings=[
-            ("image", topic(context, "image_topic")),
-            ("detections", topic(context, "detections_topic")),
+        remappings=remappings(context),
+        ros_arguments=[
+            *("--log-level", f"{logger}:={argument(context, 'log_level')}"),
+            *(("--enclave", enclave) if enclave else ()),
         ],
-        ros_arguments=["--log-level", f"{logger}:={argument(context, 'log_level')}"],
         additional_env=profile,
         output="screen",
         respawn=boolean("use_respawn", argument(context, "use_respawn")),
@@ -172,6 +203,27 @@ def topic(context: LaunchContext, name: str) -> str:
     return value
 
 
+def remappings(context: LaunchContext) -> list[tuple[str, str]]:
+    """Return where one camera's topics lie; several cameras' names say it themselves."""
+    pairs = [("image", "image_topic", IMAGE_TOPIC), ("detections", "detections_topic", DETECTIONS_TOPIC)]
+    if argument(context, "cameras"):
+        for _, name, default in pairs:
+            if argument(context, name) != default:
+                raise RuntimeError(
+                    f"{name} is for one camera: with cameras, the names in cameras say the topics"
+                )
+        return []
+    return [(inner, topic(context, name)) for inner, name, _ in pairs]
+
+
+def camera_list(text: str) -> list[str]:
+    """Read cameras, with or without the brackets and quotes that a parameter file has."""
+    names = [name.strip().strip("\"'") for name in text.removeprefix("[").removesuffix("]").split(",")]
+    if not all(names):
+        raise RuntimeError(f"cameras:={text} holds an empty name; write cameras:=front,down")
+    return names
+
+
 def given_parameters(context: LaunchContext, from_file: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the node's parameters that launch arguments set.
 
@@ -185,9 +237,15 @@ def given_parameters(context: LaunchContext, from_file: list[dict[str, Any]]) ->
         given["model"] = ParameterValue(absolute(model), value_type=str)
     elif not any(section.get("model") for section in from_file):
         raise RuntimeError(NO_MODEL)
-    backend = argument(context, "backend")
-    if backend:
-        given["backend"] = ParameterValue(backend, value_type=str)
+    for name, parameter in (("backend", "backend"), ("transport", "image_transport")):
+        text = argument(context, name)
+        if text:
+            given[parameter] = ParameterValue(text, value_type=str)
+    cameras = argument(context, "cameras")
+    if cameras:
+        given["cameras"] = ParameterValue(
+            camera_list(cameras), value_type=list[str]
+        )  # launch takes no list[str]
     for name in ("autostart", "use_sim_time"):
         text = argument(context, name)
         if text:
@@ -240,34 +298,3 @@ def read_parameters(path: str) -> list[dict[str, Any]]:
             "ros__parameters, as in the package's config/detect.yaml"
         )
     return found
-
-
-def dds_environment(choice: str, environment: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Decide on the Fast DDS profile of the node.
-
-    Args:
-        choice: the argument dds_profile: auto, none, or a path.
-        environment: that of the launch.
-
-    Returns:
-        The variables to set for the node, and a line for the log; both empty where nothing is to be done.
-    """
-    rmw = environment.get("RMW_IMPLEMENTATION", "")
-    fast_dds = not rmw or rmw.startswith("rmw_fastrtps")
-    if choice == "none":
-        return {}, ""
-    if choice != "auto":
-        if not fast_dds:
-            raise RuntimeError(
-                f"dds_profile:={choice} is a Fast DDS profile, but RMW_IMPLEMENTATION is {rmw}: pass "
-                "dds_profile:=none, or unset RMW_IMPLEMENTATION"
-            )
-        profile = existing_file(choice, "dds_profile")
-        return dict.fromkeys(PROFILE_VARIABLES, profile), f"Fast DDS profile: {profile}"
-    if not fast_dds or any(environment.get(name) for name in TRANSPORT_VARIABLES):
-        return {}, ""
-    profile = str(Path(get_package_share_directory(PACKAGE)) / DDS_PROFILE)
-    return dict.fromkeys(PROFILE_VARIABLES, profile), (
-        "Fast DDS profile for large images (the camera needs it too; dds_profile:=none leaves it out): "
-        f"{PROFILE_VARIABLES[0]}={profile}"
-    )

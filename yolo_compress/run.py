@@ -388,8 +388,6 @@ class StageWorker:
             write_text(begun, inputs)
         model, facts = self._work(stage, folder, checkpoints)
         save_model(model, folder / CHECKPOINT)
-        # The trainer's own checkpoints: its last epoch is what was just saved.
-        shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
         evaluate, input_size = self._recipe.evaluate, self._recipe.input_size
         export_onnx(
             folder / CHECKPOINT,
@@ -416,6 +414,8 @@ class StageWorker:
                 **facts,
             },
         )
+        # Only now: who was killed during the export need not train again.
+        shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
 
     def _work(self, stage: Stage, folder: Path, checkpoints: Sequence[Path]) -> Made:
         """Return the model that a stage makes, and what only its record says."""

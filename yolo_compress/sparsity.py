@@ -345,5 +345,5 @@ def draw_gammas(history: Sequence[dict[str, Any]], path: Path) -> None:
     )
     by_layer.set_xticks(places, [layer.removeprefix("model.").removesuffix(".bn") for layer in layers])
     by_layer.tick_params(axis="x", labelrotation=90, labelsize=7)
-    by_layer.legend()
+    by_layer.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(path, dpi=110)

@@ -259,6 +259,10 @@ class StageTrainer(DetectionTrainer):
 
     def _setup_train(self) -> None:
         super()._setup_train()
+        if self.args.amp and not self.amp and RANK in (-1, 0):
+            self.console.print(
+                f"{self.job.label}: in fp32, Ultralytics finds no mixed precision to rely on on {self.device}"
+            )
         # Saves a tenth or more of the time on a CPU. Ultralytics does this on CUDA only; its average, which
         # was copied before, keeps the ordinary layout, and so does what is saved.
         if self.device.type == "cpu":
@@ -276,7 +280,9 @@ class StageTrainer(DetectionTrainer):
         """
         self._epoch_started, self._batches = time.monotonic(), 0
         self._progress.start_epoch(self.epoch)
-        seed = int(np.random.SeedSequence([self.args.seed, self.epoch, RANK + 1]).generate_state(1)[0])
+        # Other draws for an epoch that is done again because its loss became NaN.
+        entropy = [self.args.seed, self.epoch, RANK + 1, self.nan_recovery_attempts]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         init_seeds(seed, self.args.deterministic)
         self.train_loader.generator.manual_seed(seed)
         self.train_loader.reset()  # it has drawn ahead
@@ -305,6 +311,25 @@ class StageTrainer(DetectionTrainer):
     def validate(self) -> tuple[dict[str, float], None]:
         """Measure nothing, see the class."""
         return {}, None
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Do an epoch again whose loss is not finite, as Ultralytics does, but not in silence.
+
+        Raises:
+            UserError: it was the first epoch, or it failed three times.
+        """
+        what = f"{self.job.label}: the loss of epoch {epoch + 1} is not finite"
+        remedy = "make `lr` of its training smaller"
+        try:
+            again = super()._handle_nan_recovery(epoch)
+        except RuntimeError as error:
+            raise UserError(f"{what} ({error}); {remedy}") from error
+        if RANK in (-1, 0):
+            if again:
+                self.console.print(f"{what}; it is done again")
+            elif not self.loss.isfinite():
+                raise UserError(f"{what}; {remedy}")
+        return again
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
         """Write the history instead of Ultralytics' csv file: rows of repeated epochs do not stay in it."""

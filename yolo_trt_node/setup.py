@@ -24,7 +24,7 @@ setup(
     maintainer="yolo_trt_node maintainers",
     maintainer_email="maintainers@yolo-trt-node.example.org",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.detector.cuda": ["*.cu"]},
+    package_data={f"{NAME}.detector.cuda": ["*.cu"], f"{NAME}.replay": ["vision_msgs/*.msg"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -36,9 +36,10 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            f"bag_detect = {NAME}.replay.bag_detect:main",
             f"build_engine = {NAME}.build_engine:main",
             f"detector_node = {NAME}.node.detector_node:main",
-            f"play_bag = {NAME}.replay.play_bag:main",
+            f"play_images = {NAME}.replay.play_images:main",
             f"record_bag = {NAME}.replay.record_bag:main",
         ]
     },

@@ -6,7 +6,6 @@ reached it, as ROS understood it.
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -27,6 +26,8 @@ ARGUMENTS = {
     "model",
     "image_topic",
     "detections_topic",
+    "cameras",
+    "transport",
     "namespace",
     "node_name",
     "params_file",
@@ -36,9 +37,15 @@ ARGUMENTS = {
     "use_respawn",
     "log_level",
     "dds_profile",
+    "enclave",
 }
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-ENVIRONMENT_THAT_MATTERS = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS", "RMW_IMPLEMENTATION")
+ENVIRONMENT_THAT_MATTERS = (
+    *PROFILE_VARIABLES,
+    "CYCLONEDDS_URI",
+    "FASTDDS_BUILTIN_TRANSPORTS",
+    "RMW_IMPLEMENTATION",
+)
 
 RUNNER = """
 import sys
@@ -65,6 +72,7 @@ seen = dict(
     parameters={{name: p.value for name, p in node.get_parameters_by_prefix("").items()}},
     image=node.resolve_topic_name("image"),
     detections=node.resolve_topic_name("detections"),
+    enclaves=node.get_node_names_and_namespaces_with_enclaves(),
     level=node.get_logger().get_effective_level().name,
     rcl_level=rclpy.logging.get_logger_effective_level("rcl").name,
     profiles=profiles,
@@ -213,6 +221,23 @@ def test_topics_and_names_are_remapped(launcher):
     assert seen["detections"] == "/all"
 
 
+def test_cameras_by_name_or_topic_reach_the_node_as_texts(launcher):
+    by_name = launcher.node("model:=m.onnx", "cameras:=front, on,_7", "transport:=compressed")["parameters"]
+    launcher.report.unlink()
+    as_in_a_file = launcher.node("model:=m.onnx", "cameras:=['/front/image', \"/down/image\"]")["parameters"]
+
+    assert by_name["cameras"] == ["front", "on", "_7"]
+    assert by_name["image_transport"] == "compressed"
+    assert as_in_a_file["cameras"] == ["/front/image", "/down/image"]
+
+
+def test_with_several_cameras_nothing_is_remapped(launcher):
+    seen = launcher.node("model:=m.onnx", "cameras:=front,down", "namespace:=uav1")
+
+    assert seen["image"] == "/uav1/image"
+    assert seen["detections"] == "/uav1/detections"
+
+
 def test_an_including_launch_file_can_push_a_namespace(launcher):
     launcher.launch_file = launcher.folder / "fleet.launch.py"
     launcher.launch_file.write_text(
@@ -232,6 +257,12 @@ def test_an_including_launch_file_can_push_a_namespace(launcher):
     assert seen["level"] == "DEBUG"
 
 
+def test_the_enclave_is_the_nodes(launcher):
+    seen = launcher.node("model:=m.onnx", "enclave:=/drone/eye")
+
+    assert ["yolo_detector", "/", "/drone/eye"] in seen["enclaves"]
+
+
 def test_log_level_is_the_nodes_own(launcher):
     seen = launcher.node("model:=m.onnx", "namespace:=uav1", "log_level:=debug")
 
@@ -244,7 +275,7 @@ def test_the_users_file_wins_over_defaults_and_arguments_win_over_the_file(launc
     params_file = write(
         launcher.folder / "mine.yaml",
         f"{rule}:\n  ros__parameters:\n    model: /from/file.onnx\n    backend: onnxruntime\n"
-        "    autostart: false\n    use_sim_time: true\n    max_det: 7\n",
+        "    autostart: false\n    use_sim_time: true\n    max_det: 7\n    cameras: [front]\n",
     )
 
     kept = launcher.node(f"params_file:={params_file}")["parameters"]
@@ -264,6 +295,7 @@ def test_the_users_file_wins_over_defaults_and_arguments_win_over_the_file(launc
         "use_sim_time": True,
     }
     assert expected.items() <= kept.items()
+    assert kept["cameras"] == overruled["cameras"] == ["front"]
     expected = {"model": "/given.onnx", "backend": "auto", "autostart": True, "use_sim_time": False}
     assert expected.items() <= overruled.items()
     assert kept["max_det"] == overruled["max_det"] == 7
@@ -281,6 +313,8 @@ def test_the_users_file_wins_over_defaults_and_arguments_win_over_the_file(launc
         ("namespace:=uav-1", "Invalid namespace"),
         ("image_topic:=/camera-1/image", "cannot be a topic"),
         ("detections_topic:=", "cannot be a topic"),
+        ("cameras:=front,,down", "empty name"),
+        ("enclave:=detector", "begins with a slash"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_or_value(launcher, argument, words):
@@ -289,6 +323,13 @@ def test_a_wrong_value_is_refused_with_its_name_or_value(launcher, argument, wor
     name, value = argument.split(":=")
     assert words in message
     assert name in message or value in message
+
+
+@pytest.mark.parametrize("argument", ["image_topic:=/nose", "detections_topic:=/found"])
+def test_one_cameras_topics_beside_several_cameras_are_refused(launcher, argument):
+    message = launcher.refusal("model:=m.onnx", "cameras:=front,down", argument)
+
+    assert f"{argument.split(':')[0]} is for one camera" in message
 
 
 @pytest.mark.parametrize(
@@ -335,25 +376,6 @@ def test_none_sets_no_profile(launcher):
     seen = launcher.node("model:=m.onnx", "dds_profile:=none")
 
     assert seen["profiles"] == dict.fromkeys(PROFILE_VARIABLES)
-
-
-# A machine without that middleware cannot even load ROS's libraries, so these two ask the function itself.
-OTHER_MIDDLEWARE = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
-
-
-def dds_environment(choice: str, environment: dict[str, str]) -> tuple[dict[str, str], str]:
-    return runpy.run_path(str(LAUNCH_FILE))["dds_environment"](choice, environment)
-
-
-def test_auto_leaves_another_middleware_alone():
-    assert dds_environment("auto", OTHER_MIDDLEWARE) == ({}, "")
-
-
-def test_a_profile_for_another_middleware_is_refused(tmp_path):
-    own = write(tmp_path / "own.xml", "<dds/>")
-
-    with pytest.raises(RuntimeError, match="rmw_cyclonedds_cpp"):
-        dds_environment(own, OTHER_MIDDLEWARE)
 
 
 def test_a_killed_node_comes_back_if_asked_and_the_launch_ends_on_a_signal(launcher):

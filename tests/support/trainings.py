@@ -58,14 +58,14 @@ def run_training(kind: str, folder: Path, dataset: Path, dense: Path, pruned: Pa
     return distil(pruned, setting)
 
 
-def acting_in(epoch: int, act: Callable[[], object]) -> Any:
-    """Within the returned context, do ``act`` at the third batch of an epoch of any training."""
+def acting_in(epoch: int, act: Callable[[], object], batch: int = 3) -> Any:
+    """Within the returned context, do ``act`` at a batch (from 1) of an epoch of any training."""
     preprocess = StageTrainer.preprocess_batch
 
-    def preprocess_and_act(self: StageTrainer, batch: Any) -> Any:
-        if self.epoch + 1 == epoch and self._batches == 2:
+    def preprocess_and_act(self: StageTrainer, images: Any) -> Any:
+        if self.epoch + 1 == epoch and self._batches + 1 == batch:
             act()
-        return preprocess(self, batch)
+        return preprocess(self, images)
 
     return mock.patch.object(StageTrainer, "preprocess_batch", preprocess_and_act)
 

@@ -45,6 +45,9 @@ def test_recipes_shipped_are_valid(path: Path, users_data: None) -> None:
         arms = load_comparison(path)
         assert len(arms.comparison.seeds) >= 3
         assert len({recipe.output for recipe in arms.recipes.values()}) == 1
+        # Ultralytics' distillation is a fair rival at the weight that Ultralytics has chosen for it.
+        ways = [recipe.distill for recipe in arms.recipes.values() if recipe.distill]
+        assert all(way.weight is None for way in ways if way.method == "ultralytics")
     else:
         recipe = load_recipe(path)
         assert recipe.sparsify

@@ -8,12 +8,15 @@ import io
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from support.squares import make_recipe
 from support.trainings import EPOCHS, acting_in, killed_in, run_training
@@ -186,18 +189,115 @@ def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: 
     assert "dense: epoch 1/2" not in again
 
 
-def test_a_loss_that_is_not_a_number_costs_the_epoch_and_nothing_else(
+KILLED_AT = """
+import os, signal, sys
+from yolo_compress import run
+place, stage = sys.argv.pop(1), sys.argv.pop(1)
+function = getattr(run, place)
+def function_or_death(*arguments, **options):
+    if stage in str(arguments) + str(options):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*arguments, **options)
+setattr(run, place, function_or_death)
+from yolo_compress.cli import main
+main()
+"""
+
+
+def test_a_run_killed_between_its_trainings_repeats_none_of_them(dataset: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "out", dataset)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+
+    def killed_at(function: str, stage: str) -> str:
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED_AT, function, stage, "run", str(tmp_path / "recipe.yaml")],
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        return process.stdout
+
+    shown = killed_at("export_onnx", "sparse")
+    assert "dense: epoch 1/1" in shown
+    assert "sparse: epoch 1/1" in shown
+    shown = killed_at("prune", "")
+    assert "dense: done before, skipped" in shown
+    assert "epoch 1/1" not in shown
+    assert not list((tmp_path / "out").rglob("last.pt"))  # a finished stage keeps its model only
+    output = io.StringIO()
+    with acting_in(1, lambda: signal.raise_signal(signal.SIGINT), batch=1), pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, Console(file=output, width=200))
+    assert [line for line in output.getvalue().splitlines() if "skipped" in line] == [
+        "dense: done before, skipped",
+        "sparse: done before, skipped",
+    ]
+    assert (tmp_path / "out" / "pruned" / "stage.json").is_file()
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], list[int]]:
+    """Return what makes the images of an epoch NaN, the first so many times; and tells when it did."""
+    preprocess = StageTrainer.preprocess_batch
+
+    def spoil(epoch: int, batches: int) -> list[int]:
+        spoiled: list[int] = []
+
+        def preprocess_and_spoil(self: StageTrainer, batch: Any) -> Any:
+            batch = preprocess(self, batch)
+            if self.epoch + 1 == epoch and len(spoiled) < batches:
+                spoiled.append(self.epoch + 1)
+                batch["img"].fill_(torch.nan)
+            return batch
+
+        monkeypatch.setattr(StageTrainer, "preprocess_batch", preprocess_and_spoil)
+        return spoiled
+
+    return spoil
+
+
+def test_a_loss_that_is_not_finite_costs_its_epoch_and_is_told(
+    train_kind: Training, whole: Whole, tmp_path: Path, spoil: Callable[[int, int], list[int]]
+) -> None:
+    spoiled, shown = spoil(2, 4), io.StringIO()
+    result = train_kind("cwd", tmp_path, shown)
+    assert spoiled == [2] * 4
+    assert "cwd: the loss of epoch 2 is not finite; it is done again" in shown.getvalue()
+    assert all(value.isfinite().all() for value in result.state_dict().values())
+    found, wanted = history(tmp_path), history(whole("cwd"))
+    assert [row["epoch"] for row in found] == [1, 2, 3]
+    assert found[0] == wanted[0]
+    assert found[1] != wanted[1]  # the same draws would fail again
+
+
+@pytest.mark.parametrize(("epoch", "times"), [(1, 1), (2, 4)])
+def test_a_loss_that_stays_not_finite_is_an_error_with_a_remedy(
+    epoch: int, times: int, train_kind: Training, tmp_path: Path, spoil: Callable[[int, int], list[int]]
+) -> None:
+    spoiled = spoil(epoch, 100)
+    with pytest.raises(UserError, match=rf"the loss of epoch {epoch} is not finite.*make `lr` .* smaller"):
+        train_kind("none", tmp_path)
+    assert len(spoiled) == 4 * times
+
+
+def test_the_loss_scale_survives_and_changes_nothing_of_a_sparse_training(
     train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preprocess, spoiled = StageTrainer.preprocess_batch, []
+    """The scale is a power of two, so a trainer that unscales before it clips and shrinks is exact."""
+    scales: list[tuple[int, float]] = []
+    step = torch.amp.GradScaler.step
 
-    def spoil_once(self: StageTrainer, batch: Any) -> Any:
-        batch = preprocess(self, batch)
-        if self.epoch == 1 and len(spoiled) < 4:
-            spoiled.append(batch["img"].fill_(torch.nan))
-        return batch
+    def note(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        scales.append((len(scales), self.get_scale()))
+        step(self, optimizer)
 
-    monkeypatch.setattr(StageTrainer, "preprocess_batch", spoil_once)
-    train_kind("cwd", tmp_path)
-    assert len(spoiled) == 4
-    assert_ended_alike("cwd", tmp_path, whole("cwd"))
+    growing = functools.partial(torch.amp.GradScaler, "cpu", init_scale=256.0, growth_interval=2)
+    monkeypatch.setattr(torch.amp.GradScaler, "step", note)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: growing())
+    with acting_in(3, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
+        train_kind("sparse", tmp_path)
+    train_kind("sparse", tmp_path)
+    # Two steps an epoch; the third epoch was begun twice, and in vain before its first step.
+    assert scales == [(0, 256.0), (1, 256.0), (2, 512.0), (3, 512.0), (4, 1024.0), (5, 1024.0)]
+    assert_ended_alike("sparse", tmp_path, whole("sparse"))

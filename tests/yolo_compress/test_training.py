@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from unittest import mock
 
 import pytest
 import torch
+from rich.console import Console
 
 from yolo_compress.config import Training
 from yolo_compress.errors import UserError
@@ -88,10 +90,15 @@ def test_an_epoch_ends_with_a_step_whatever_the_accumulation(
 
 
 @pytest.mark.parametrize("amp", [False, True])
-def test_amp_reaches_ultralytics(amp: bool, checkpoint: Path, setting: Setting) -> None:
-    recipe = setting.recipe.model_copy(update={"amp": amp})
-    trainer = StageTrainer.prepare(checkpoint, training(), dataclasses.replace(setting, recipe=recipe))
+def test_amp_reaches_ultralytics_and_a_device_without_it_is_told(
+    amp: bool, checkpoint: Path, setting: Setting
+) -> None:
+    recipe, shown = setting.recipe.model_copy(update={"amp": amp}), io.StringIO()
+    own = dataclasses.replace(setting, recipe=recipe, console=Console(file=shown, width=200))
+    trainer = StageTrainer.prepare(checkpoint, training(), own)
     assert trainer.args.amp is amp
+    trainer.train()
+    assert ("in fp32, Ultralytics finds no mixed precision to rely on on cpu" in shown.getvalue()) == amp
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

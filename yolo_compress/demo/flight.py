@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import BagWriter, open_bag, read_stamp, typestore
-from yolo_trt_node.replay.record_bag import vision_msgs_definitions
+from yolo_trt_node.replay.messages import DETECTIONS_TYPE, IMAGE_TYPE
 
 from yolo_compress.data.flight import Flight
 from yolo_compress.data.scenes import SceneSpec
@@ -18,8 +19,6 @@ from yolo_compress.evaluation import GroundTruth, truth_of
 
 IMAGE_TOPIC = "/camera/image_raw"
 TRUTH_TOPIC = "/ground_truth"
-IMAGE_TYPE = "sensor_msgs/msg/Image"
-DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
 FRAME_ID = "camera"
 # Ignored regions travel in the truth's messages under this class id.
 IGNORED = "ignored"
@@ -56,28 +55,16 @@ def write_flight(bag: Path, shots: Iterable[Shot], fps: float, progress: Progres
     Returns:
         The number of frames.
     """
-    store = typestore(vision_msgs=vision_msgs_definitions())
+    store = typestore()
     count = 0
     with BagWriter(bag, store) as writer:
         for shot in shots:
             # Any time will do, as long as it is not zero: the player moves all stamps to the present.
             stamp = 1_000_000_000_000_000_000 + round(count * 1e9 / fps)
-            header = _header(store, stamp)
-            height, width = shot.image.shape[:2]
-            image = store.types[IMAGE_TYPE](
-                header=header,
-                height=height,
-                width=width,
-                encoding="bgr8",
-                is_bigendian=0,
-                step=width * 3,
-                data=np.ascontiguousarray(shot.image).reshape(-1),
-            )
-            writer.write(IMAGE_TOPIC, IMAGE_TYPE, bytes(store.serialize_cdr(image, IMAGE_TYPE)), stamp)
-            truth = _truth_message(store, header, shot)
-            writer.write(
-                TRUTH_TOPIC, DETECTIONS_TYPE, bytes(store.serialize_cdr(truth, DETECTIONS_TYPE)), stamp
-            )
+            header = messages.header(store, stamp, FRAME_ID)
+            writer.write(IMAGE_TOPIC, IMAGE_TYPE, messages.image(store, header, shot.image), stamp)
+            truth = messages.detection_array(store, header, _boxes(shot))
+            writer.write(TRUTH_TOPIC, DETECTIONS_TYPE, truth, stamp)
             count += 1
             progress(count)
     return count
@@ -89,7 +76,7 @@ class RecordedFlight:
     def __init__(self, bag: Path) -> None:
         """Read the truth and the stamps; images stay on disk until asked for."""
         self.bag = bag
-        self._store = typestore(vision_msgs=vision_msgs_definitions())
+        self._store = typestore()
         self.truths: list[GroundTruth] = []
         self.stamps_ns: list[int] = []
         with open_bag(bag) as reader:
@@ -127,12 +114,6 @@ def _on(reader: Any, topic: str) -> list[Any]:
     return [connection for connection in reader.connections if connection.topic == topic]
 
 
-def _header(store: Any, stamp_ns: int) -> Any:
-    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-    time = store.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-    return store.types["std_msgs/msg/Header"](stamp=time, frame_id=FRAME_ID)
-
-
 def _truth(message: Any) -> GroundTruth:
     boxes, class_ids, _ = boxes_and_classes(message)
     ignored = np.array([class_id == IGNORED for class_id in class_ids], np.bool_)
@@ -140,39 +121,14 @@ def _truth(message: Any) -> GroundTruth:
     return GroundTruth(boxes[~ignored], np.array(classes, np.int64), boxes[ignored])
 
 
-def _truth_message(store: Any, header: Any, shot: Shot) -> Any:
-    types: Mapping[str, Any] = store.types
-    point, quaternion = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Quaternion"]
-    nowhere = types["geometry_msgs/msg/PoseWithCovariance"](
-        pose=types["geometry_msgs/msg/Pose"](
-            position=point(x=0.0, y=0.0, z=0.0), orientation=quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
-        ),
-        covariance=np.zeros(36),
-    )
+def _boxes(shot: Shot) -> Iterator[messages.Box]:
+    """Yield the truth, and the ignored regions, as messages take them."""
     truth = shot.truth
     rows = [
         (box, str(class_id), track)
         for box, class_id, track in zip(truth.boxes, truth.class_ids, shot.track_ids, strict=True)
     ]
     rows += [(box, IGNORED, "") for box in truth.ignored]
-    detections = []
-    for (left, top, width, height), class_id, track in rows:
-        centre = types["vision_msgs/msg/Point2D"](x=left + width / 2, y=top + height / 2)
-        detections.append(
-            types["vision_msgs/msg/Detection2D"](
-                header=header,
-                results=[
-                    types["vision_msgs/msg/ObjectHypothesisWithPose"](
-                        hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=class_id, score=1.0),
-                        pose=nowhere,
-                    )
-                ],
-                bbox=types["vision_msgs/msg/BoundingBox2D"](
-                    center=types["vision_msgs/msg/Pose2D"](position=centre, theta=0.0),
-                    size_x=float(width),
-                    size_y=float(height),
-                ),
-                id=track,
-            )
-        )
-    return types[DETECTIONS_TYPE](header=header, detections=detections)
+    for box, class_id, track in rows:
+        left, top, width, height = box.tolist()
+        yield (left, top, left + width, top + height), class_id, 1.0, track

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import get_package_prefix
+from yolo_trt_node.dds import profile_environment
 from yolo_trt_node.replay.bags import open_bag, read_stamp, typestore
-from yolo_trt_node.replay.record_bag import vision_msgs_definitions
+from yolo_trt_node.replay.messages import DETECTIONS_TYPE
 
-from yolo_compress.demo.flight import DETECTIONS_TYPE, IMAGE_TOPIC, RecordedFlight, boxes_and_classes
+from yolo_compress.demo.flight import IMAGE_TOPIC, RecordedFlight, boxes_and_classes
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Found
 
@@ -27,8 +29,6 @@ START_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 10.0
 # What the last frames may still need after the player has ended.
 DRAIN_S = 2.0
-
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def fly(
         recorder = start("record_bag", [str(recorded), DETECTIONS_TOPIC], folder, environment)
         _wait_for(recorder, f"recording {DETECTIONS_TOPIC}", [node, recorder])
         player = start(
-            "play_bag",
+            "play_images",
             [
                 str(flight.bag), "--topics", IMAGE_TOPIC, "--restamp", "--wait-for-subscribers", "1",
                 "--summary", str(summary),
@@ -106,29 +106,29 @@ def fly(
     return _collect(name, flight, recorded, played)
 
 
-def _collect(name: str, flight: RecordedFlight, recorded: Path, played: dict[str, float]) -> FlownModel:
+def _collect(name: str, flight: RecordedFlight, recorded: Path, played: dict[str, Any]) -> FlownModel:
     """Match the recorded detections with the flight's frames by their stamps."""
-    store = typestore(vision_msgs=vision_msgs_definitions())
+    store = typestore()
     index_of = {stamp: index for index, stamp in enumerate(flight.stamps_ns)}
+    original = {stamp: source for source, stamp, _ in played["published"][IMAGE_TOPIC]}
     found, ages = {}, {}
     with open_bag(recorded) as bag:
         for _, arrived_ns, data in bag.messages():
             stamp = read_stamp(data)
-            index = index_of[stamp - int(played["stamp_shift_ns"])]
+            index = index_of[original[stamp]]
             boxes, class_ids, scores = boxes_and_classes(store.deserialize_cdr(data, DETECTIONS_TYPE))
             found[index] = Found(boxes, scores, np.array([int(c) for c in class_ids], np.int64))
             ages[index] = (arrived_ns - stamp) / 1e9
     if not found:
         raise UserError(f"{name}: the node answered none of {len(flight)} frames; see {recorded.parent}")
-    return FlownModel(name, found, ages, int(played["messages"]), float(played["worst_delay_s"]))
+    return FlownModel(name, found, ages, int(played["frames"]), float(played["worst_delay_s"]))
 
 
 def _environment() -> dict[str, str]:
     """The children's environment: the shipped DDS profile for large frames, and a domain of their own."""
     environment = dict(os.environ)
-    if not any(variable in environment for variable in PROFILE_VARIABLES):
-        share = Path(get_package_share_directory("yolo_trt_node"))
-        environment[PROFILE_VARIABLES[0]] = str(share / "config" / "dds" / "fastdds_large_frames.xml")
+    profile, _ = profile_environment("auto", environment)
+    environment.update(profile)
     environment["ROS_DOMAIN_ID"] = str(random.SystemRandom().randrange(1, 100))
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     environment["PYTHONUNBUFFERED"] = "1"

@@ -309,6 +309,11 @@ def coupled_gammas(model: DetectionModel) -> list[list[tuple[str, torch.Tensor]]
 
 def _check_supported(model: DetectionModel) -> None:
     """Refuse a model on which the surgery is not exact, naming the block."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        raise UserError(
+            "this model has no BatchNorm layers: it was fused, as for deployment; prune the checkpoint that "
+            "it was fused from"
+        )
     head = model.model[-1]
     wrong = next((type(layer).__name__ for layer in model.model if type(layer) not in SUPPORTED_BLOCKS), None)
     if wrong is None and getattr(head, "one2one_cv2", None) is not None:

@@ -164,14 +164,17 @@ def test_latency_is_searched_by_measuring_candidates_beside_the_dense_model(
         prune(make_model(), settings({"latency": 0.001}), 64, bench=bench)
 
 
-def test_latency_is_measured_for_real_with_the_named_backend(dataset: Path) -> None:
+def test_latency_is_measured_for_real_with_the_named_backend(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Any share that a tiny model reaches here: how fast a loaded machine is, no test can say."""
+    monkeypatch.setattr(pruning, "LATENCY_MEASUREMENTS", 2)
     seen: list[str] = []
     pruned = prune(
         make_model(),
         settings({"latency": 0.999}, backend="onnxruntime"),
         64,
-        bench=Bench(dataset, rounds=1),
+        bench=Bench(dataset, rounds=5),
         progress=lambda what, *_: seen.append(what),
     )
     assert pruned.kind == "latency"

@@ -23,7 +23,7 @@ def imported_by(code: str) -> set[str]:
     [
         "yolo_trt_node.detector, yolo_trt_node.detector.backends.onnx_runtime, yolo_trt_node.drawing",
         "yolo_trt_node.node.detector_node",
-        "yolo_trt_node.replay.play_bag, yolo_trt_node.replay.record_bag",
+        "yolo_trt_node.replay.play_images, yolo_trt_node.replay.record_bag",
     ],
 )
 def test_neither_torch_nor_ultralytics(modules):
@@ -32,6 +32,12 @@ def test_neither_torch_nor_ultralytics(modules):
     if "replay" in modules:
         pytest.importorskip("rosbags", reason="no rosbags on this machine")
     assert not imported_by(f"import {modules}").intersection(FORBIDDEN)
+
+
+def test_detecting_in_bags_needs_no_ros():
+    pytest.importorskip("rosbags", reason="no rosbags on this machine")
+    loaded = imported_by("import yolo_trt_node.replay.bag_detect")
+    assert not loaded.intersection({"rclpy", "vision_msgs", "sensor_msgs", "ament_index_python", *FORBIDDEN})
 
 
 def test_the_detector_needs_no_ros():

@@ -9,11 +9,13 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 from yolo_trt_node.detector import Detections
 from yolo_trt_node.node.messages import (
+    detection_3d_array,
     detection_array,
     image_message,
     serialization_fits,
     serialized_detections,
 )
+from yolo_trt_node.projection import GroundPoints
 
 
 def header() -> Header:
@@ -91,3 +93,31 @@ def test_300_boxes_cost_under_5_ms_more_than_none():
         return min(times)
 
     assert fastest_s(many) - fastest_s(none) < 0.005
+
+
+def test_places_on_the_ground_name_their_own_detections():
+    found = Detections(
+        np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32),
+        np.array([0.9, 0.75, 0.5], np.float32),
+        np.array([4, 7, 1], np.int32),
+    )
+    covariance = np.array([[4.0, 0.5, 0.0], [0.5, 3.0, 0.0], [0.0, 0.0, 0.25]])
+    points = GroundPoints(
+        index=np.array([0, 2]),
+        positions=np.array([[1.0, 2.0, 0.0], [-3.0, 4.0, 0.0]]),
+        covariances=np.stack((covariance, 2 * covariance)),
+        widths=np.array([1.5, 2.5]),
+    )
+    message = detection_3d_array(header(), found, points, ["5", "", "9"])
+    assert message.header == header()
+    assert [d.id for d in message.detections] == ["5", "9"]
+    assert [d.results[0].hypothesis.class_id for d in message.detections] == ["4", "1"]
+    assert [d.results[0].hypothesis.score for d in message.detections] == pytest.approx([0.9, 0.5])
+    last = message.detections[1]
+    place = last.results[0].pose.pose.position
+    assert (place.x, place.y, place.z) == (-3.0, 4.0, 0.0)
+    assert (last.bbox.center.position.x, last.bbox.size.x, last.bbox.size.z) == (-3.0, 2.5, 0.0)
+    whole = np.array(last.results[0].pose.covariance).reshape(6, 6)
+    np.testing.assert_array_equal(whole[:3, :3], 2 * covariance)
+    # Nothing is known of the orientation: as uncertain as an angle can be.
+    np.testing.assert_allclose(whole[3:, 3:], np.eye(3) * np.pi**2 / 3)

@@ -335,6 +335,7 @@ class DetectorNode(LifecycleNode):
     def _follow(self) -> None:
         for camera in self._cameras:
             camera.follow()
+        self._flush_ground()  # so that what waits in vain is given up, with a warning
 
     # --- Parameters -----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -88,7 +89,7 @@ class GroundProjection:
         self._waiting: deque[_Waiting] = deque(maxlen=_WAITING)
         self._info: CameraInfo | None = None
         self._camera: PinholeCamera | None = None
-        self._warned_s = float("-inf")
+        self._warned = ("", 0.0)
         self._subscription: Subscription | None = create_subscription(
             node, CameraInfo, camera_info_topic(image_topic), self._on_info, _INFO_QOS
         )
@@ -202,8 +203,10 @@ class GroundProjection:
         self.flush()
 
     def _warn(self, text: str) -> None:
-        """Log a warning, at most every few seconds: whatever is wrong is wrong for every image."""
+        """Log a warning; the same again only after a while: what is wrong is wrong for every image."""
         now = time.monotonic()
-        if now - self._warned_s > REPEAT_WARNING_AFTER_S:
-            self._warned_s = now
+        kind = re.sub(r"[\d.]+", "", text)
+        last, when = self._warned
+        if kind != last or now - when > REPEAT_WARNING_AFTER_S:
+            self._warned = (kind, now)
             self._node.get_logger().warning(f"{self._image_topic}, detections_3d: {text}")

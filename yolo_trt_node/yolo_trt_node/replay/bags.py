@@ -1,42 +1,62 @@
-"""Reading and writing rosbag2 bags (MCAP), with or without ROS on the machine.
+"""Reading and writing rosbag2 bags (MCAP and SQLite), with or without ROS on the machine.
 
-A thin layer over the library ``rosbags``, which knows the standard messages; others it learns from the
-definition files of their ROS packages.
+A thin layer over the library ``rosbags``, which knows the standard messages; those of vision_msgs come from
+the definition files beside this module.
 """
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+"""How a bag can be stored, by rosbag2's names."""
+
 # CDR encapsulation (4 bytes), then the header's stamp: sec int32, nanosec uint32.
 _STAMP_OFFSET = 4
+_DEFINITIONS = Path(__file__).parent / "vision_msgs"
+# The version that Humble's rosbag2 reads too: from 9 on it stumbles over how the QoS is written.
+_BAG_VERSION = 8
+_ANY_TIME = QosTime(0, 0)
 
 
 class BagError(ValueError):
     """A bag cannot be read or written; the message says why."""
 
 
-def typestore(**packages: Path) -> Any:
-    """Return the message types of Jazzy, and those of further interface packages.
-
-    Args:
-        packages: by package name, the folder with its ``.msg`` files.
-    """
+def typestore() -> Any:
+    """Return the message types of Jazzy, and those of vision_msgs."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = {}
-    for package, folder in packages.items():
-        for file in sorted(folder.glob("*.msg")):
-            types.update(get_types_from_msg(file.read_text(), f"{package}/msg/{file.stem}"))
-    store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
+    for file in sorted(_DEFINITIONS.glob("*.msg")):
+        types.update(get_types_from_msg(file.read_text(), f"vision_msgs/msg/{file.stem}"))
+    store.register(types)
     return store
+
+
+def begins_with_header(store: Any, kind: str) -> bool:
+    """Tell whether messages of a type begin with a ``std_msgs/Header``."""
+    if kind not in store.fielddefs:
+        return False
+    _, fields = store.fielddefs[kind]
+    return bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
 
 
 def read_stamp(message: bytes) -> int:
@@ -45,17 +65,17 @@ def read_stamp(message: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def shift_stamp(message: bytes, nanoseconds: int) -> bytes:
-    """Return a serialised message that begins with a header, its stamp moved by so many nanoseconds."""
+def with_stamp(message: bytes, stamp_ns: int) -> bytes:
+    """Return a serialised message that begins with a header, its stamp replaced (nanoseconds)."""
     moved = bytearray(message)
-    stamp = divmod(read_stamp(message) + nanoseconds, 1_000_000_000)
+    stamp = divmod(stamp_ns, 1_000_000_000)
     struct.pack_into("<iI" if message[1] & 1 else ">iI", moved, _STAMP_OFFSET, *stamp)
     return bytes(moved)
 
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Reader]:
-    """Open a bag for reading.
+    """Open a bag for reading: its folder, or one of its files (.mcap, .db3).
 
     Raises:
         BagError: there is no readable bag.
@@ -66,7 +86,8 @@ def open_bag(path: Path) -> Iterator[Reader]:
     # The library raises errors of many kinds for a folder that is no bag or a file cut short.
     except Exception as error:
         raise BagError(
-            f"{path} is no readable rosbag2 bag ({error}); a bag is the folder that holds metadata.yaml"
+            f"{path} is no readable rosbag2 bag ({error}); a bag is the folder that holds metadata.yaml. Of "
+            "a recording that was cut off, `ros2 bag reindex` makes that file again"
         ) from error
     try:
         yield reader
@@ -74,15 +95,34 @@ def open_bag(path: Path) -> Iterator[Reader]:
         reader.close()
 
 
-class BagWriter:
-    """Writes serialised messages into a new MCAP bag; close it, or use it as a context manager."""
+def messages(bag: Reader, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+    """Yield connection, log time (nanoseconds) and serialised message, in the order of the log times.
 
-    def __init__(self, path: Path, store: Any) -> None:
+    Raises:
+        BagError: the bag is damaged from here on.
+    """
+    count, stream = 0, bag.messages(connections=connections)
+    while True:
+        try:
+            connection, log_ns, data = next(stream)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise BagError(f"{bag.path} is damaged after {count} messages: {error}") from error
+        count += 1
+        yield connection, log_ns, bytes(data)
+
+
+class BagWriter:
+    """Writes serialised messages into a new bag; close it, or use it as a context manager."""
+
+    def __init__(self, path: Path, store: Any, storage: str = "mcap") -> None:
         """Create the bag.
 
         Args:
             path: folder of the bag; must not exist yet.
             store: the message types, from `typestore`.
+            storage: one of `STORAGES`.
 
         Raises:
             BagError: the folder exists or cannot be made.
@@ -90,13 +130,30 @@ class BagWriter:
         if path.exists():
             raise BagError(f"{path} exists already; name another bag or remove it")
         self._store = store
-        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer = Writer(path, version=_BAG_VERSION, storage_plugin=STORAGES[storage])
         self._connections: dict[str, Any] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer.open()
         except OSError as error:
             raise BagError(f"cannot create the bag {path}: {error}") from error
+
+    def add(self, topic: str, kind: str, *, latched: bool = False) -> None:
+        """Add a topic; it needs no message.
+
+        Args:
+            topic: absolute topic name.
+            kind: type name such as ``sensor_msgs/msg/Image``.
+            latched: players keep the last message for those who come later (transient local).
+
+        Raises:
+            BagError: the type's definition is not known.
+        """
+        if kind not in self._store.fielddefs:
+            raise BagError(f"{topic}: the definition of {kind} is not known, so it cannot be written")
+        self._connections[topic] = self._writer.add_connection(
+            topic, kind, typestore=self._store, offered_qos_profiles=[_qos(latched)]
+        )
 
     def write(self, topic: str, kind: str, message: bytes, stamp_ns: int) -> None:
         """Append a serialised message.
@@ -108,7 +165,7 @@ class BagWriter:
             stamp_ns: when it was received, nanoseconds.
         """
         if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store)
+            self.add(topic, kind)
         self._writer.write(self._connections[topic], stamp_ns, message)
 
     def close(self) -> None:
@@ -124,4 +181,31 @@ class BagWriter:
         self.close()
 
 
-__all__ = ["BagError", "BagWriter", "open_bag", "read_stamp", "shift_stamp", "typestore"]
+def flush_to_disk(folder: Path) -> None:
+    """Wait until a folder's files are on the disk, so that a rename of it cannot come before them."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def is_latched(connection: Connection) -> bool:
+    """Tell whether all publishers of a recorded topic kept the last message for latecomers."""
+    profiles = connection.ext.offered_qos_profiles
+    return bool(profiles) and all(p.durability is QosDurability.TRANSIENT_LOCAL for p in profiles)
+
+
+def _qos(latched: bool) -> Qos:
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1 if latched else 10,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=_ANY_TIME,
+        lifespan=_ANY_TIME,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=_ANY_TIME,
+        avoid_ros_namespace_conventions=False,
+    )

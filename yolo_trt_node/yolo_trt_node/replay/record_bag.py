@@ -1,12 +1,17 @@
-"""Record topics into a new MCAP bag, until Ctrl-C.
+"""Record topics into a new bag, until Ctrl-C.
 
-Example:
+Examples:
     ros2 run yolo_trt_node record_bag flight_detections/ /detections /label_info
+    ros2 run yolo_trt_node record_bag out/ /detections --ros-args -p use_sim_time:=true
+
+With use_sim_time the messages are logged at the time of the recording that is played (/clock), so that they
+lie beside its images.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import time
@@ -14,33 +19,50 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import rclpy
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from yolo_trt_node.replay.bags import BagError, BagWriter, typestore
-from yolo_trt_node.replay.play_bag import message_class
+from yolo_trt_node.replay.bags import (
+    STORAGES,
+    BagError,
+    BagWriter,
+    begins_with_header,
+    read_stamp,
+    typestore,
+)
+from yolo_trt_node.replay.play_images import message_class
 
 _LOOK_PERIOD_S = 0.1
 
 
 class Recorder(Node):
-    """Subscribes to topics as they appear and writes what comes into a bag."""
+    """Subscribes to topics as they appear and writes what comes into a bag.
 
-    def __init__(self, topics: list[str], writer: BagWriter) -> None:
+    Attributes:
+        counts: how many messages came, by topic.
+        arrivals: of each topic whose messages have a header, the stamps and when they came (wall clock), in
+            nanoseconds.
+    """
+
+    def __init__(self, topics: list[str], writer: BagWriter, store: Any) -> None:
         """Look for the topics until all are there."""
         super().__init__("record_bag")
         self._missing = {self.resolve_topic_name(topic) for topic in topics}
         self._writer = writer
+        self._store = store
         self.counts: Counter[str] = Counter()
-        self._look_timer = self.create_timer(_LOOK_PERIOD_S, self._look)
+        self.arrivals: dict[str, list[tuple[int, int]]] = {}
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Subscribe to the topics that have appeared."""
+        if not self.get_clock().now().nanoseconds:
+            return  # Simulated time has not begun; what came now would be logged at 1970.
         for topic in sorted(self._missing):
             offers = self.get_publishers_info_by_topic(topic)
             if not offers:
@@ -55,38 +77,41 @@ class Recorder(Node):
                 reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
                 durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
             )
+            self._writer.add(topic, kind, latched=latched)
             self.create_subscription(message_class(kind), topic, self._write_to(topic, kind), qos, raw=True)
             self.get_logger().info(f"recording {topic} ({kind})")
-        if not self._missing:
-            self.destroy_timer(self._look_timer)
 
     def _write_to(self, topic: str, kind: str) -> Callable[[bytes], None]:
+        stamped = begins_with_header(self._store, kind)
+        if stamped:
+            self.arrivals[topic] = []
+
         def write(message: bytes) -> None:
-            self._writer.write(topic, kind, message, time.time_ns())
+            arrived_ns = time.time_ns()
+            self._writer.write(topic, kind, message, self.get_clock().now().nanoseconds)
             self.counts[topic] += 1
+            if stamped:
+                self.arrivals[topic].append((read_stamp(message), arrived_ns))
 
         return write
-
-
-def vision_msgs_definitions() -> Path:
-    """Return the folder of the message definitions of the vision_msgs that ROS uses.
-
-    Raises:
-        BagError: no such package is to be found.
-    """
-    try:
-        return Path(get_package_share_directory("vision_msgs")) / "msg"
-    except PackageNotFoundError as error:
-        raise BagError("the ROS package vision_msgs is not to be found; source the workspace") from error
 
 
 def main() -> None:
     """Parse the command line and record."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="record_bag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bag", type=Path, help="folder of the new bag")
     parser.add_argument("topics", nargs="+", help="topics to record; waited for when they do not exist yet")
+    parser.add_argument(
+        "--storage",
+        choices=tuple(STORAGES),
+        default="mcap",
+        help="how the bag is stored (%(default)s)",
+    )
+    parser.add_argument(
+        "--summary", type=Path, help="write counts, stamps and times of arrival into this JSON file"
+    )
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stopping = False
@@ -98,14 +123,22 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        with BagWriter(arguments.bag, typestore(vision_msgs=vision_msgs_definitions())) as writer:
-            recorder = Recorder(arguments.topics, writer)
+        store = typestore()
+        with BagWriter(arguments.bag, store, arguments.storage) as writer:
+            recorder = Recorder(arguments.topics, writer, store)
             executor = SingleThreadedExecutor()
             executor.add_node(recorder)
+            looked = 0.0
             while not stopping:
+                # No ROS timer: on simulated time it would stand still until the time begins.
+                if time.monotonic() - looked > _LOOK_PERIOD_S:
+                    looked = time.monotonic()
+                    recorder.look()
                 executor.spin_once(timeout_sec=_LOOK_PERIOD_S)
             executor.shutdown()
             recorder.destroy_node()
+        if arguments.summary:
+            arguments.summary.write_text(json.dumps({"arrivals": recorder.arrivals}))
         for topic, count in sorted(recorder.counts.items()):
             print(f"recorded {count} messages of {topic}")
     except BagError as error:

@@ -251,11 +251,16 @@ def _cost(
     """
     centre_var = tracks["position_var"][:, None] + noise
     size_var = tracks["size_var"][:, None] + noise
-    away = ((tracks["centre"][:, None] - found["centre"]) ** 2).sum(axis=2) / centre_var
-    away += ((tracks["size"][:, None] - found["size"]) ** 2).sum(axis=2) / size_var
-    cost = away + 2 * np.log(centre_var * size_var / noise**2)
-    possible = (away <= _GATE) & (tracks["class_id"][:, None] == found["class_id"])
-    return np.where(possible, cost, np.inf)
+    away = np.zeros(centre_var.shape)
+    for name, variance in (("centre", centre_var), ("size", size_var)):
+        for axis in (0, 1):
+            away += np.subtract.outer(tracks[name][:, axis], found[name][:, axis]) ** 2 / variance
+    possible = np.nonzero((away <= _GATE) & (tracks["class_id"][:, None] == found["class_id"]))
+    cost = np.full(away.shape, np.inf)
+    # Few pairs are possible, and logarithms are dear.
+    spread = centre_var[possible] * size_var[possible] / noise[possible[1]] ** 2
+    cost[possible] = away[possible] + 2 * np.log(spread)
+    return cost
 
 
 def _correct(

@@ -1,0 +1,192 @@
+"""Bags, folders and videos become a camera's messages."""
+
+import cv2
+import numpy as np
+import pytest
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image
+from yolo_trt_node.replay import messages
+from yolo_trt_node.replay.bags import BagWriter, typestore
+from yolo_trt_node.replay.sources import SourceError, open_source
+
+STORE = typestore()
+SECOND = 1_000_000_000
+
+
+def grey(value: int) -> np.ndarray:
+    return np.full((48, 64, 3), value, np.uint8)
+
+
+def value_of(message) -> int:
+    pixels = message.data if isinstance(message, Image) else cv2.imdecode(np.array(message.data), 1)
+    return round(float(np.mean(pixels)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in (10, 2, 1):
+        cv2.imwrite(str(tmp_path / f"frame{number}.png"), grey(number))
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+@pytest.fixture
+def video(tmp_path):
+    file = tmp_path / "flight.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 48))
+    for value in (40, 80, 120):
+        writer.write(grey(value))
+    writer.release()
+    return file
+
+
+def make_bag(path, *topics: tuple[str, str, bytes]):
+    with BagWriter(path, STORE) as writer:
+        for index, (topic, kind, data) in enumerate(topics):
+            writer.write(topic, kind, data, (5 + index) * SECOND)
+    return path
+
+
+def raw(value: int) -> bytes:
+    return messages.image(STORE, messages.header(STORE, 3 * SECOND, "nose"), grey(value))
+
+
+def jpeg(value: int) -> bytes:
+    data = cv2.imencode(".jpg", grey(value))[1].tobytes()
+    return messages.compressed_image(STORE, messages.header(STORE, 4 * SECOND, "nose"), "jpeg", data)
+
+
+def transforms() -> bytes:
+    kind = "tf2_msgs/msg/TFMessage"
+    return bytes(STORE.serialize_cdr(STORE.types[kind](transforms=[]), kind))
+
+
+def read(path, kind: type = Image, **options) -> list:
+    with open_source(path, STORE, **options) as source:
+        return [(m.topic, m.time_ns, deserialize_message(m.data, kind)) for m in source.messages()]
+
+
+def test_a_folder_is_played_in_natural_order(folder):
+    played = read(folder, fps=5, frame_id="nose", topic="/eye")
+    assert [value_of(message) for _, _, message in played] == [1, 2, 10]
+    assert [time_ns for _, time_ns, _ in played] == [0, SECOND // 5, 2 * SECOND // 5]
+    assert {topic for topic, _, _ in played} == {"/eye"}
+    first = played[0][2]
+    assert (first.header.frame_id, first.encoding, first.width, first.height, first.step) == (
+        "nose", "bgr8", 64, 48, 192,
+    )  # fmt: skip
+
+
+def test_image_files_are_passed_on_as_they_are(folder):
+    played = read(folder, CompressedImage, compressed=True)
+    assert {topic for topic, _, _ in played} == {"/camera/image_raw/compressed"}
+    assert bytes(played[0][2].data) == (folder / "frame1.png").read_bytes()
+    assert played[0][2].format == "png"
+
+
+def test_other_files_become_jpeg(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.bmp"), grey(90))
+    ((_, _, message),) = read(tmp_path, CompressedImage, compressed=True)
+    assert message.format == "jpeg"
+    assert abs(value_of(message) - 90) <= 1
+
+
+def test_a_file_that_is_no_image_is_counted(folder, capsys):
+    (folder / "frame3.jpg").write_bytes(b"no picture")
+    with open_source(folder, STORE) as source:
+        assert len(list(source.messages())) == 3
+        assert source.unreadable == 1
+    assert "frame3.jpg cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fps", "step_ns"), [(0, SECOND // 20), (4, SECOND // 4)])
+def test_a_video_is_played_at_its_own_rate_or_the_one_asked_for(video, fps, step_ns):
+    played = read(video, fps=fps)
+    assert [time_ns for _, time_ns, _ in played] == [0, step_ns, 2 * step_ns]
+    for (_, _, message), value in zip(played, (40, 80, 120), strict=True):
+        assert abs(value_of(message) - value) <= 3
+
+
+def test_a_bag_is_played_as_it_was_recorded(tmp_path):
+    bag = make_bag(tmp_path / "bag", ("/nose", messages.IMAGE_TYPE, raw(7)))
+    ((topic, time_ns, message),) = read(bag)
+    assert (topic, time_ns, message.header.stamp.sec, value_of(message)) == ("/nose", 5 * SECOND, 3, 7)
+
+
+def test_of_a_bag_the_cameras_side_is_played(tmp_path):
+    detections = messages.detection_array(STORE, messages.header(STORE, 0, ""), [])
+    bag = make_bag(
+        tmp_path / "bag",
+        ("/nose", messages.IMAGE_TYPE, raw(7)),
+        ("/tf", "tf2_msgs/msg/TFMessage", transforms()),
+        ("/detections", messages.DETECTIONS_TYPE, detections),
+    )
+    with open_source(bag, STORE) as source:
+        assert set(source.topics) == {"/nose", "/tf"}
+        assert source.count == 2
+    with open_source(bag, STORE, topics=["/detections"]) as source:
+        assert set(source.topics) == {"/detections"}
+
+
+def test_a_bags_images_can_get_another_name_and_be_compressed(tmp_path):
+    bag = make_bag(
+        tmp_path / "bag",
+        ("/nose", messages.IMAGE_TYPE, raw(70)),
+        ("/tf", "tf2_msgs/msg/TFMessage", transforms()),
+    )
+    with open_source(bag, STORE, topic="/eye", compressed=True) as source:
+        assert set(source.topics) == {"/eye/compressed", "/tf"}
+        first = next(source.messages())
+    message = deserialize_message(first.data, CompressedImage)
+    assert (first.topic, message.header.stamp.sec) == ("/eye/compressed", 3)
+    assert abs(value_of(message) - 70) <= 1
+
+
+def test_of_raw_and_compressed_twins_the_compressed_one_is_taken_as_it_is(tmp_path):
+    bag = make_bag(
+        tmp_path / "bag",
+        ("/nose", messages.IMAGE_TYPE, raw(70)),
+        ("/nose/compressed", messages.COMPRESSED_TYPE, jpeg(80)),
+    )
+    ((topic, _, message),) = read(bag, CompressedImage, compressed=True)
+    assert (topic, message.header.stamp.sec) == ("/nose/compressed", 4)
+
+
+def test_looped_sources_keep_their_rate_from_the_last_image_to_the_first(tmp_path, folder):
+    with open_source(folder, STORE, fps=5) as source:
+        assert source.period_ns == SECOND // 5
+    three = [("/nose", messages.IMAGE_TYPE, raw(7))] * 3
+    for name, topics, period_ns in (("three", three, SECOND), ("one", three[:1], SECOND // 10)):
+        with open_source(make_bag(tmp_path / name, *topics), STORE) as source:
+            assert source.period_ns == period_ns
+
+
+def test_one_file_of_a_bag_is_a_bag(tmp_path):
+    make_bag(tmp_path / "bag", ("/nose", messages.IMAGE_TYPE, raw(7)))
+    assert len(read(tmp_path / "bag" / "bag.mcap")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("nowhere", {}, "there is no"),
+        ("empty", {}, "is no bag and holds no images"),
+        ("text.mp4", {}, "cannot read it as a video"),
+        ("bag", {"topics": ["/other"]}, r"has no /other; it holds /nose \(sensor_msgs/msg/Image\)"),
+        ("tf", {"topic": "/eye"}, "these hold images: none"),
+        ("info", {}, "has no camera topics; it holds /label_info"),
+        ("pictures", {"topics": ["/nose"]}, "is no bag, so it has no topics"),
+    ],
+)
+def test_what_cannot_be_played_is_said(tmp_path, name, options, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("no video")
+    make_bag(tmp_path / "bag", ("/nose", messages.IMAGE_TYPE, raw(7)))
+    make_bag(tmp_path / "tf", ("/tf", "tf2_msgs/msg/TFMessage", transforms()))
+    header = messages.header(STORE, 0, "")
+    info = messages.label_info(STORE, header, ["car"], 0.5)
+    make_bag(tmp_path / "info", ("/label_info", messages.LABEL_INFO_TYPE, info))
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "a.png"), grey(1))
+    with pytest.raises(SourceError, match=words):
+        read(tmp_path / name, **options)

@@ -1,0 +1,113 @@
+"""Messages as the library ``rosbags`` has them, for programs that need no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.node import images
+from yolo_trt_node.node.images import ImageError
+
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE)
+DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
+LABEL_INFO_TYPE = "vision_msgs/msg/LabelInfo"
+VISION_INFO_TYPE = "vision_msgs/msg/VisionInfo"
+
+Box = tuple[Sequence[float], str, float, str]
+"""x1 y1 x2 y2 in pixels, the class's id, the score, and the track's id (empty: none)."""
+
+
+def header(store: Any, stamp_ns: int, frame_id: str) -> Any:
+    """Build a ``std_msgs/Header``."""
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    time = store.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    return store.types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
+
+
+def read_image(store: Any, kind: str, data: bytes, max_pixels: int) -> tuple[Any, Frame]:
+    """Return the header and the pixels of a serialised image of one of `IMAGE_TYPES`, as the node reads them.
+
+    Raises:
+        ImageError: it cannot be read, or is compressed and has more pixels than allowed.
+    """
+    try:
+        message = store.deserialize_cdr(data, kind)
+    # The library raises errors of many kinds for bytes that are no such message.
+    except Exception as error:
+        raise ImageError("corrupt message", f"{len(data)} bytes are no {kind}: {error}") from error
+    return message.header, images.read_image(message, max_pixels)
+
+
+def image(store: Any, header: Any, pixels: NDArray[np.uint8]) -> bytes:
+    """Serialise a bgr8 image of H x W x 3 uint8 BGR pixels."""
+    height, width = pixels.shape[:2]
+    message = store.types[IMAGE_TYPE](
+        header=header,
+        height=height,
+        width=width,
+        encoding="bgr8",
+        is_bigendian=0,
+        step=width * 3,
+        data=np.ascontiguousarray(pixels).reshape(-1),
+    )
+    return bytes(store.serialize_cdr(message, IMAGE_TYPE))
+
+
+def compressed_image(store: Any, header: Any, kind: str, data: bytes) -> bytes:
+    """Serialise a compressed image; ``kind`` is ``jpeg`` or ``png``."""
+    message = store.types[COMPRESSED_TYPE](header=header, format=kind, data=np.frombuffer(data, np.uint8))
+    return bytes(store.serialize_cdr(message, COMPRESSED_TYPE))
+
+
+def detection_array(store: Any, header: Any, boxes: Iterable[Box]) -> bytes:
+    """Serialise a ``vision_msgs/Detection2DArray``; its header is also that of each detection."""
+    types = store.types
+    point, quaternion = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Quaternion"]
+    nowhere = types["geometry_msgs/msg/PoseWithCovariance"](
+        pose=types["geometry_msgs/msg/Pose"](
+            position=point(x=0.0, y=0.0, z=0.0), orientation=quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
+        ),
+        covariance=np.zeros(36),
+    )
+    detections = []
+    for (left, top, right, bottom), class_id, score, track in boxes:
+        centre = types["vision_msgs/msg/Point2D"](x=(left + right) / 2, y=(top + bottom) / 2)
+        hypothesis = types["vision_msgs/msg/ObjectHypothesis"](class_id=class_id, score=score)
+        detections.append(
+            types["vision_msgs/msg/Detection2D"](
+                header=header,
+                results=[
+                    types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=nowhere)
+                ],
+                bbox=types["vision_msgs/msg/BoundingBox2D"](
+                    center=types["vision_msgs/msg/Pose2D"](position=centre, theta=0.0),
+                    size_x=right - left,
+                    size_y=bottom - top,
+                ),
+                id=track,
+            )
+        )
+    message = types[DETECTIONS_TYPE](header=header, detections=detections)
+    return bytes(store.serialize_cdr(message, DETECTIONS_TYPE))
+
+
+def label_info(store: Any, header: Any, names: Sequence[str], threshold: float) -> bytes:
+    """Serialise a ``vision_msgs/LabelInfo``: which class ids there are, and the score cut in force."""
+    entry = store.types["vision_msgs/msg/VisionClass"]
+    classes = [entry(class_id=index, class_name=name) for index, name in enumerate(names)]
+    message = store.types[LABEL_INFO_TYPE](header=header, class_map=classes, threshold=threshold)
+    return bytes(store.serialize_cdr(message, LABEL_INFO_TYPE))
+
+
+def vision_info(store: Any, header: Any, method: str, database: str) -> bytes:
+    """Serialise a ``vision_msgs/VisionInfo``: what detects, and where the meaning of the class ids stands."""
+    message = store.types[VISION_INFO_TYPE](
+        header=header, method=method, database_location=database, database_version=0
+    )
+    return bytes(store.serialize_cdr(message, VISION_INFO_TYPE))

@@ -1,0 +1,305 @@
+"""What can be played as a camera: bags, folders of images, videos."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.rosbag2 import Reader
+
+from yolo_trt_node.node.images import ImageError
+from yolo_trt_node.replay import messages
+from yolo_trt_node.replay.bags import BagError, is_latched, open_bag
+from yolo_trt_node.replay.bags import messages as read_messages
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Suffixes of the image files that a folder's player takes."""
+
+BAG_FILES = (".db3", ".mcap")
+# What a camera's side of a recording consists of; the rest of a bag would talk into the live system.
+CAMERA_TYPES = (*messages.IMAGE_TYPES, "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage")
+_JPEG_QUALITY = 90
+# How long the only image of a bag lasts when the bag is looped.
+_LONE_IMAGE_NS = 100_000_000
+_AS_THEY_ARE = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+
+
+class SourceError(ValueError):
+    """There is nothing to play; the message says why."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic to publish.
+
+    Attributes:
+        kind: type name such as ``sensor_msgs/msg/Image``.
+        latched: latecomers get the last message.
+    """
+
+    kind: str
+    latched: bool = False
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message to publish.
+
+    Attributes:
+        topic: absolute topic name.
+        time_ns: when, in nanoseconds, on the source's own clock.
+        data: CDR with its 4-byte encapsulation.
+    """
+
+    topic: str
+    time_ns: int
+    data: bytes
+
+
+class Source(Protocol):
+    """A recording.
+
+    Attributes:
+        topics: what it publishes, by absolute name.
+        start_ns: when it begins, nanoseconds on its own clock.
+        period_ns: how long the last message lasts before the source may begin again.
+        count: how many messages it has; 0 where that is not known.
+        has_stamps: whether its stamps say when the images were taken; else they only give the rhythm.
+        unreadable: how many images could not be read so far.
+    """
+
+    topics: dict[str, Topic]
+    start_ns: int
+    period_ns: int
+    count: int
+    has_stamps: bool
+    unreadable: int
+
+    def messages(self) -> Iterator[Message]:
+        """Read from the beginning."""
+        ...
+
+
+@contextmanager
+def open_source(
+    path: Path,
+    store: Any,
+    *,
+    topics: Sequence[str] = (),
+    topic: str = "",
+    frame_id: str = "camera",
+    fps: float = 0.0,
+    compressed: bool = False,
+) -> Iterator[Source]:
+    """Open a bag, a folder of images or a video.
+
+    Args:
+        path: of the bag (its folder or file), the folder or the video.
+        store: the message types.
+        topics: of a bag, play only these; without any, its images, camera infos and transforms.
+        topic: publish the images under this name; of a bag, which must then have one image topic to play.
+            Compressed images go to ``<topic>/compressed``.
+        frame_id: of a folder's or a video's images.
+        fps: images a second of a folder (0: 10) or a video (0: as the file says).
+        compressed: publish compressed images: JPEG and PNG files as they are, others as JPEG.
+
+    Raises:
+        BagError: the bag cannot be read.
+        SourceError: there is nothing to play.
+    """
+    if not path.exists():
+        raise SourceError(f"there is no {path}")
+    name = topic or "/camera/image_raw"
+    if (path / "metadata.yaml").is_file() or path.suffix in BAG_FILES:
+        with open_bag(path) as bag:
+            yield BagSource(bag, store, topics, topic, compressed)
+    elif topics:
+        raise SourceError(f"{path} is no bag, so it has no topics to choose from; --topic names its own")
+    elif path.is_dir():
+        yield FolderSource(path, Camera(store, name, frame_id, compressed), fps or 10.0)
+    else:
+        yield VideoSource(path, Camera(store, name, frame_id, compressed), fps)
+
+
+class BagSource:
+    """A bag's camera topics."""
+
+    has_stamps = True
+    unreadable = 0
+
+    def __init__(self, bag: Reader, store: Any, topics: Sequence[str], topic: str, compressed: bool) -> None:
+        """Choose the topics; see `open_source`."""
+        self._bag = bag
+        self._store = store
+        kinds = {connection.topic: connection.msgtype for connection in bag.connections}
+        wanted = list(topics) or [name for name, kind in kinds.items() if kind in CAMERA_TYPES]
+        missing = [name for name in wanted if name not in kinds]
+        if missing or not wanted:
+            lost = f"has no {', '.join(missing)}" if missing else "has no camera topics"
+            held = ", ".join(f"{name} ({kind})" for name, kind in sorted(kinds.items()))
+            raise SourceError(f"{bag.path} {lost}; it holds {held or 'nothing'}. Choose with --topics")
+        if compressed:
+            wanted = [name for name in wanted if f"{name}/compressed" not in wanted]
+        images = [name for name in wanted if kinds[name] in messages.IMAGE_TYPES]
+        if topic and len(images) != 1:
+            raise SourceError(
+                f"--topic {topic} names one topic, but these hold images: {', '.join(images) or 'none'}. "
+                "Choose with --topics"
+            )
+        self._connections = [c for c in bag.connections if c.topic in wanted]
+        self._compress = {name for name in images if compressed and kinds[name] == messages.IMAGE_TYPE}
+        self._names: dict[str, str] = {}
+        self.topics: dict[str, Topic] = {}
+        for connection in self._connections:
+            name, kind = connection.topic, connection.msgtype
+            if name in images and topic:
+                name = f"{topic}/compressed" if kind == messages.COMPRESSED_TYPE else topic
+            if connection.topic in self._compress:
+                name, kind = f"{name}/compressed", messages.COMPRESSED_TYPE
+            self._names[connection.topic] = name
+            self.topics[name] = Topic(kind, is_latched(connection))
+        self.start_ns = bag.start_time
+        self.count = sum(connection.msgcount for connection in self._connections)
+        frames = max((c.msgcount for c in self._connections), default=0)
+        self.period_ns = round(bag.duration / (frames - 1)) if frames > 1 else _LONE_IMAGE_NS
+
+    def messages(self) -> Iterator[Message]:
+        """Read from the beginning."""
+        for connection, time_ns, data in read_messages(self._bag, self._connections):
+            if connection.topic in self._compress:
+                try:
+                    data = self._compressed(data)
+                except ImageError as error:
+                    self.unreadable += 1
+                    print(f"{connection.topic}: {error}", file=sys.stderr)
+                    continue
+            yield Message(self._names[connection.topic], time_ns, data)
+
+    def _compressed(self, data: bytes) -> bytes:
+        # The limit is for compressed images.
+        header, frame = messages.read_image(self._store, messages.IMAGE_TYPE, data, max_pixels=0)
+        return messages.compressed_image(self._store, header, "jpeg", to_jpeg(frame.to_bgr()))
+
+
+class Camera:
+    """Makes a camera's messages of pictures."""
+
+    def __init__(self, store: Any, topic: str, frame_id: str, compressed: bool) -> None:
+        """Publish on a topic, or on ``<topic>/compressed``."""
+        self._store = store
+        self._frame_id = frame_id
+        self.compressed = compressed
+        self.topic = f"{topic}/compressed" if compressed else topic
+        self.topics = {self.topic: Topic(messages.COMPRESSED_TYPE if compressed else messages.IMAGE_TYPE)}
+
+    def picture(self, time_ns: int, pixels: NDArray[np.uint8]) -> Message:
+        """Make the message of an H x W x 3 uint8 BGR picture taken at a time (nanoseconds)."""
+        if self.compressed:
+            return self.file(time_ns, "jpeg", to_jpeg(pixels))
+        header = messages.header(self._store, time_ns, self._frame_id)
+        return Message(self.topic, time_ns, messages.image(self._store, header, pixels))
+
+    def file(self, time_ns: int, kind: str, data: bytes) -> Message:
+        """Make the message of a compressed picture; ``kind`` is ``jpeg`` or ``png``."""
+        header = messages.header(self._store, time_ns, self._frame_id)
+        return Message(self.topic, time_ns, messages.compressed_image(self._store, header, kind, data))
+
+
+class FolderSource:
+    """A folder's image files, in the natural order of their names (2 before 10)."""
+
+    has_stamps = False
+    start_ns = 0
+
+    def __init__(self, folder: Path, camera: Camera, fps: float) -> None:
+        """List the files."""
+        self._files = sorted((f for f in folder.iterdir() if f.suffix.lower() in PICTURES), key=_natural)
+        if not self._files:
+            raise SourceError(f"{folder} is no bag and holds no images ({', '.join(PICTURES)})")
+        self._camera = camera
+        self._fps = fps
+        self.period_ns = round(1e9 / fps)
+        self.topics = camera.topics
+        self.count = len(self._files)
+        self.unreadable = 0
+
+    def messages(self) -> Iterator[Message]:
+        """Read from the beginning."""
+        for index, file in enumerate(self._files):
+            time_ns = round(index * 1e9 / self._fps)
+            kind = _AS_THEY_ARE.get(file.suffix.lower())
+            if self._camera.compressed and kind:
+                yield self._camera.file(time_ns, kind, file.read_bytes())
+                continue
+            pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
+            if pixels is None:
+                self.unreadable += 1
+                print(f"{file} cannot be read as an image; it is left out", file=sys.stderr)
+                continue
+            yield self._camera.picture(time_ns, pixels)
+
+
+class VideoSource:
+    """A video file, by OpenCV."""
+
+    has_stamps = False
+    start_ns = 0
+    unreadable = 0
+
+    def __init__(self, file: Path, camera: Camera, fps: float) -> None:
+        """Look at the file; ``fps`` 0 takes the file's own rate."""
+        video = cv2.VideoCapture(str(file))
+        opened, rate = video.isOpened(), video.get(cv2.CAP_PROP_FPS)
+        count = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        video.release()
+        if not opened:
+            raise SourceError(f"{file} is no bag, and OpenCV cannot read it as a video")
+        if not fps and not 0 < rate < 1000:
+            raise SourceError(f"{file} does not say how many images a second it has; pass --fps")
+        self._file = file
+        self._camera = camera
+        self._fps = fps or rate
+        self.period_ns = round(1e9 / self._fps)
+        self.topics = camera.topics
+        self.count = max(0, int(count))
+
+    def messages(self) -> Iterator[Message]:
+        """Read from the beginning."""
+        video = cv2.VideoCapture(str(self._file))
+        try:
+            index = 0
+            while True:
+                found, pixels = video.read()
+                if not found:
+                    break
+                yield self._camera.picture(round(index * 1e9 / self._fps), pixels)
+                index += 1
+        finally:
+            video.release()
+        if not index:
+            raise SourceError(f"{self._file} holds no image that OpenCV can read")
+
+
+def to_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Compress H x W x 3 uint8 BGR pixels."""
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return bytes(data)
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """Sort key that takes runs of digits as numbers."""
+    return [
+        (int(part), part) if part.isdecimal() else (-1, part.lower())
+        for part in re.split(r"(\d+)", file.name)
+    ]
+
+
+__all__ = ["BagError", "Message", "Source", "SourceError", "Topic", "open_source", "to_jpeg"]
