@@ -151,27 +151,26 @@ def test_export_leaves_nothing_beside_the_checkpoint(exported: Path, checkpoint:
     assert [p.name for p in exported.parent.iterdir()] == [exported.name]
 
 
-class TestPrecisions:
-    @pytest.fixture(scope="class")
-    def files(
-        self, checkpoint: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> dict[str, Path]:
-        """One file for each precision, checked and verified by the real TensorRT-RTX builder."""
-        folder = tmp_path_factory.mktemp("precisions")
-        images = read_split(dataset, "val").images
-        found = {}
-        for precision in PRECISIONS:
-            found[precision] = folder / f"{precision}.onnx"
-            export_onnx(
-                checkpoint,
-                found[precision],
-                64,
-                precision=precision,
-                images=images,
-                calibration=read_split(dataset, "train").images[:3],
-            )
-        return found
+@pytest.fixture(scope="module")
+def files(checkpoint: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One file for each precision."""
+    folder = tmp_path_factory.mktemp("precisions")
+    images = read_split(dataset, "val").images
+    found = {}
+    for precision in PRECISIONS:
+        found[precision] = folder / f"{precision}.onnx"
+        export_onnx(
+            checkpoint,
+            found[precision],
+            64,
+            precision=precision,
+            images=images,
+            calibration=read_split(dataset, "train").images[:3],
+        )
+    return found
 
+
+class TestPrecisions:
     @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
     @pytest.mark.parametrize("precision", PRECISIONS)
     def test_the_detector_finds_what_torch_finds(
@@ -398,24 +397,25 @@ needs_tensorrt_rtx = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Without trained weights; the demo's is a YOLOv8n pruned as its recipe says."""
+    recipe = load_recipe(Path(__file__).parents[2] / "config" / "compress" / "demo.yaml")
+    folder = tmp_path_factory.mktemp("models")
+    made = {
+        "yolov8n": DetectionModel("yolov8n.yaml", nc=10, verbose=False),
+        "yolov8m": DetectionModel("yolov8m.yaml", nc=10, verbose=False),
+    }
+    made["demo"] = prune(made["yolov8n"], recipe.prune, recipe.input_size).model
+    for name, model in made.items():
+        model.names = dict(enumerate(VISDRONE_CLASSES))
+        save_model(model, folder / f"{name}.pt")
+    return {name: folder / f"{name}.pt" for name in made}
+
+
 @needs_tensorrt_rtx
 class TestEngines:
     """The real parser and builder of TensorRT-RTX, which need no GPU."""
-
-    @pytest.fixture(scope="class")
-    def models(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-        """Without trained weights; the demo's is a YOLOv8n pruned as its recipe says."""
-        recipe = load_recipe(Path(__file__).parents[2] / "config" / "compress" / "demo.yaml")
-        folder = tmp_path_factory.mktemp("models")
-        made = {
-            "yolov8n": DetectionModel("yolov8n.yaml", nc=10, verbose=False),
-            "yolov8m": DetectionModel("yolov8m.yaml", nc=10, verbose=False),
-        }
-        made["demo"] = prune(made["yolov8n"], recipe.prune, recipe.input_size).model
-        for name, model in made.items():
-            model.names = dict(enumerate(VISDRONE_CLASSES))
-            save_model(model, folder / f"{name}.pt")
-        return {name: folder / f"{name}.pt" for name in made}
 
     @pytest.mark.parametrize(
         ("name", "precision"),

@@ -73,7 +73,7 @@ class OpenVinoModel:
         if wanted == "int8":
             if held != "int8":
                 raise BackendUnavailable(
-                    "int8 needs a quantised model", "quantise it to an ONNX with Q/DQ operators, as NNCF does"
+                    "int8 needs a quantised model", "make one by `yolo-compress export --precision int8`"
                 )
             return "f32"  # for what is not quantised
         if wanted == "auto":

@@ -205,7 +205,9 @@ def resolve_precision(trt: Any, backend: str, wanted: str, header: OnnxHeader) -
         BackendUnavailable: the precision cannot be had of this file with this TensorRT.
     """
     if wanted == "int8" and not header.quantised:
-        raise BackendUnavailable("int8 needs a quantised model", "quantise it to an ONNX with Q/DQ operators")
+        raise BackendUnavailable(
+            "int8 needs a quantised model", "make one by `yolo-compress export --precision int8`"
+        )
     if is_strongly_typed(trt):
         if wanted not in ("auto", header.precision):
             raise BackendUnavailable(
