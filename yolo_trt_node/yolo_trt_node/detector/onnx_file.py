@@ -42,6 +42,7 @@ class OnnxHeader:
         quantised: it holds quantised operators (Q/DQ), so that a runtime computes in int8.
         weight_type: element type of most of its floating-point weights, ``float32`` or ``float16``.
         external: names of the files beside it that hold weights.
+        suppresses: the suppression is inside the graph, as ONNX's operator NonMaxSuppression.
     """
 
     metadata: dict[str, str]
@@ -50,6 +51,7 @@ class OnnxHeader:
     quantised: bool
     weight_type: str
     external: tuple[str, ...]
+    suppresses: bool
 
     @property
     def precision(self) -> str:
@@ -117,6 +119,7 @@ def _read_model(message: memoryview) -> OnnxHeader:
         bool(operators.intersection(_QUANTISED)),
         "float16" if half else "float32",
         tuple(sorted(external)),
+        "NonMaxSuppression" in operators,
     )
 
 

@@ -359,3 +359,15 @@ def test_the_fake_has_nothing_that_the_real_one_lacks():
 
     assert len(fake_tensorrt.surface()) > 10
     assert not missing
+
+
+def test_rtx_refuses_a_suppression_inside_the_graph_before_it_builds(fake, toy, tmp_path):
+    import onnx
+
+    model = onnx.load(toy)
+    model.graph.node.append(onnx.helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["kept"]))
+    path = tmp_path / "end2end.onnx"
+    onnx.save(model, str(path))
+
+    with pytest.raises(ModelError, match=r"TensorRT-RTX cannot run a suppression .* head raw"):
+        open_model(path, backend="tensorrt_rtx", options=RuntimeOptions())

@@ -116,6 +116,12 @@ class OnnxOnTensorRt:
         self._gpu = gpu
         self._options = options
         self._header = read_header(path)
+        if self._header.suppresses and backend == "tensorrt_rtx":
+            # Its parser takes the operator, and its builder then fails on an assertion.
+            raise BackendUnavailable(
+                "TensorRT-RTX cannot run a suppression inside the graph",
+                "export it with head raw (`yolo-compress export --head raw`): the node suppresses by itself",
+            )
         self.metadata: Mapping[str, str] = self._header.metadata
         self.inputs = self._header.inputs
         self.outputs = self._header.outputs
