@@ -32,8 +32,8 @@ from yolo_compress.run import architecture, plan, space_needed
 from yolo_compress.training import load_model
 
 Status = Literal["OK", "WARN", "FAIL"]
-# What one training image costs beside one forward pass: backward, loss, augmentation. Measured on a CPU with
-# the demo's recipe; good to a factor of two.
+# What one training image costs beside one forward pass: backward, loss, augmentation. A rule of thumb, for an
+# estimate that is good to a factor of two.
 TRAINING_PER_FORWARD = 4.0
 # An object of fewer pixels than this at the network's input has about one cell of the finest stride.
 SMALLEST_USEFUL_PX = 8.0
