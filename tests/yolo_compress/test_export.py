@@ -447,7 +447,7 @@ class TestEngines:
     def test_a_graph_that_the_builder_refuses_is_not_kept(
         self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # What the recipe refuses before anything starts (next test) is refused where engines are built as well.
+        # What the recipe refuses before anything starts (next test) is refused before a build as well.
         settings = Export.model_validate({"head": "end2end"}).model_copy(update={"verify": ["tensorrt_rtx"]})
         with pytest.raises(UserError, match=r"tensorrt_rtx builds no engine .*suppression.*no file was kept"):
             export_onnx(checkpoint, tmp_path / "x.onnx", 64, settings=settings)
