@@ -12,12 +12,15 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -102,7 +105,8 @@ def train(
             setting.console.print(f"{setting.label}: resumed at epoch {done + 1}/{training.epochs}")
         worker = trainer.prepare(model, training, setting, resume=str(last) if done else False, **arguments)
         try:
-            worker.train()
+            with interrupts_heard():
+                worker.train()
         except RuntimeError as error:
             if "out of memory" not in str(error).lower():
                 raise
@@ -117,6 +121,41 @@ def train(
                 "what its processes said stands above"
             ) from error
     return trained_model(last)
+
+
+# Set by Ctrl-C during a training. Not the trainer's: its attributes are pickled for a distributed one.
+_INTERRUPTED = threading.Event()
+
+
+@contextlib.contextmanager
+def interrupts_heard() -> Iterator[None]:
+    """Remember a Ctrl-C inside the block, for `end_if_interrupted`.
+
+    KeyboardInterrupt is raised wherever Python just is. In a finaliser, as data loaders have, it is dropped,
+    and the training would go on.
+    """
+    _INTERRUPTED.clear()
+    before = signal.getsignal(signal.SIGINT)
+    # Only the main thread may set a handler; and who ignores the signal wants it ignored.
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        _INTERRUPTED.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def end_if_interrupted() -> None:
+    """Raise the KeyboardInterrupt that was dropped, if one was."""
+    if _INTERRUPTED.is_set():
+        raise KeyboardInterrupt
 
 
 def _finished_epochs(checkpoint: Path, setting: Setting) -> int:
@@ -300,7 +339,8 @@ class StageTrainer(DetectionTrainer):
             super().optimizer_step()
 
     def on_train_batch_end(self) -> None:
-        """Advance the progress display."""
+        """Advance the progress display; end where a Ctrl-C was dropped."""
+        end_if_interrupted()
         self._progress.step()
 
     def on_train_epoch_end(self) -> None:

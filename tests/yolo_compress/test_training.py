@@ -35,6 +35,36 @@ def training(**changes: object) -> Training:
     )
 
 
+DROPPED_INTERRUPT = """
+import os, signal
+from yolo_compress.training import end_if_interrupted, interrupts_heard
+
+class Loader:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with interrupts_heard():
+    end_if_interrupted()
+    loader = Loader()
+    del loader
+    print("dropped")
+    try:
+        end_if_interrupted()
+    except KeyboardInterrupt:
+        print("heard")
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+def test_ctrl_c_in_a_finaliser_is_not_lost() -> None:
+    run = subprocess.run([sys.executable, "-c", DROPPED_INTERRUPT], capture_output=True, text=True)
+
+    assert run.stdout.split() == ["dropped", "heard", "True"], run.stderr
+
+
 def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, setting: Setting, tmp_path: Path) -> None:
     pruned = prune_uniformly(load_model(checkpoint), 0.5, 8)
     save_model(pruned, tmp_path / "pruned.pt")
