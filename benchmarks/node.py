@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,11 +27,11 @@ from typing import Any
 import numpy as np
 import psutil
 from detector import export, load_frames  # the benchmark beside this one
+from node_process import PATIENCE_S, Operator, running_node, use_domain
 from yolo_trt_node.detector import Detector, DetectorOptions
 
 UNLOADED_HZ, OVERLOAD_HZ = 4.0, 30.0
 SETTLE_S = 1.0
-PATIENCE_S = 60.0
 # Measured on two cores when the bare call of the same network took 35 ms: yolo_ros 4.x, YOLOv8n, CPU, its own
 # launch file, the same kind of frames and shared-memory segment.
 PEER = {"latency_ms": 101.0, "answers_hz": 11.0, "rss_mb": 520.0, "cpu_s": 0.09, "bare_ms": 35.0}
@@ -143,6 +141,7 @@ class Planner:
 
         rclpy.init()
         self.node = rclpy.create_node("benchmark_planner")
+        self.operator = Operator(self.node)
         self.arrived: dict[int, tuple[float, int]] = {}
         for topic in topics:
             # Raw: what this process spends on its own Python objects is no part of the node's latency.
@@ -174,27 +173,6 @@ class Planner:
         self.node.destroy_node()
         rclpy.shutdown()
 
-    def set_parameter(self, node: str, name: str, value: float) -> None:
-        """Set a parameter of another node, and see that it is taken."""
-        from rcl_interfaces.srv import SetParameters
-        from rclpy.parameter import Parameter
-
-        client = self.node.create_client(SetParameters, f"{node}/set_parameters")
-        if not client.wait_for_service(PATIENCE_S):
-            raise SystemExit(f"no parameter service of {node}")
-        time.sleep(0.5)
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        future = client.call_async(request)
-        limit = time.monotonic() + PATIENCE_S
-        while not future.done():
-            if time.monotonic() > limit:
-                raise SystemExit(f"{node} did not answer")
-            time.sleep(0.01)
-        (result,) = future.result().results
-        if not result.successful:
-            raise SystemExit(f"{name}: {result.reason}")
-        self.node.destroy_client(client)
-
 
 @contextmanager
 def started(target: Any, *arguments: Any) -> Iterator[tuple[Connection, Any]]:
@@ -210,36 +188,6 @@ def started(target: Any, *arguments: Any) -> Iterator[tuple[Connection, Any]]:
     finally:
         ours.send(None)
         process.join(10)
-
-
-@contextmanager
-def node_under_test(model: Path, threads: int, log: Path) -> Iterator[psutil.Process]:
-    """Run the installed node."""
-    from ament_index_python.packages import get_package_prefix
-
-    command = [str(Path(get_package_prefix("yolo_trt_node"), "lib", "yolo_trt_node", "detector_node"))]
-    command += [
-        "--ros-args",
-        "-p",
-        f"model:={model}",
-        "-p",
-        "backend:=onnxruntime",
-        "-p",
-        f"threads:={threads}",
-    ]
-    command += ["-p", f"max_det:={MAX_BOXES}"]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            limit = time.monotonic() + PATIENCE_S
-            while "active: listening" not in log.read_text():
-                if process.poll() is not None or time.monotonic() > limit:
-                    raise SystemExit(f"the node did not become active:\n{log.read_text()}")
-                time.sleep(0.1)
-            yield psutil.Process(process.pid)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(20)
 
 
 def fly(
@@ -297,13 +245,7 @@ def main() -> None:
     given = parser.parse_args()
     width, height = map(int, given.camera.split("x"))
 
-    from ament_index_python.packages import get_package_share_directory
-
-    profile = Path(get_package_share_directory("yolo_trt_node"), "config/dds/fastdds_large_frames.xml")
-    os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
-    os.environ["ROS_DOMAIN_ID"] = str(given.domain)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-
+    use_domain(given.domain)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, stored = given.model, folder / "frames.npy"
@@ -318,10 +260,12 @@ def main() -> None:
                 raise SystemExit("the export failed (see above)")
         np.save(stored, load_frames(given.images, height, width, 4))
         topics, answers = ("image", "echo_image"), ("detections", "echo_detections")
+        parameters = {"model": model.resolve(), "backend": "onnxruntime", "threads": given.threads}
+        parameters["max_det"] = MAX_BOXES
         with (
             started(bare, model.resolve(), stored, given.threads) as (bare_pipe, _),
             started(echo, topics[1], answers[1]) as (_, echo_process),
-            node_under_test(model.resolve(), given.threads, folder / "node.log") as node,
+            running_node(parameters, folder / "node.log") as node,
             started(camera, stored, topics) as (camera_pipe, _),
         ):
             planner = Planner(answers)
@@ -343,7 +287,7 @@ def measure(
     kinds: dict[str, list[Flight]] = {kind: [] for kind in ("node", "echo", "overload", "none", "many")}
     calls: list[float] = []
     rss = 0.0
-    planner.set_parameter("/yolo_detector", "score_threshold", 0.25)
+    planner.operator.set_parameter("score_threshold", 0.25)
     for topic, process in (("image", node), ("echo_image", echo_process)):
         fly(camera_pipe, planner, topic, UNLOADED_HZ, 4, process)  # the first images find everything cold
     for index in range(given.rounds):
@@ -356,9 +300,9 @@ def measure(
         kinds["overload"].append(fly(camera_pipe, planner, "image", OVERLOAD_HZ, overload, node))
         rss = max(rss, node.memory_info().rss / 1e6)
         for kind, threshold in (("none", NO_BOXES), ("many", MANY_BOXES)):
-            planner.set_parameter("/yolo_detector", "score_threshold", threshold)
+            planner.operator.set_parameter("score_threshold", threshold)
             kinds[kind].append(fly(camera_pipe, planner, "image", UNLOADED_HZ, given.count, node))
-        planner.set_parameter("/yolo_detector", "score_threshold", 0.25)
+        planner.operator.set_parameter("score_threshold", 0.25)
     found = {kind: merged(flights) for kind, flights in kinds.items()}
     show(given, found, calls, rss)
 

@@ -10,10 +10,7 @@ fast that an hour takes a minute or two.
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import psutil
+from node_process import PATIENCE_S, Operator, running_node, use_domain  # beside this one
 
 SIMULATED_HZ = 10.0
-PATIENCE_S = 60.0
 # An answer that takes longer is asked for again: best effort may lose an image.
 RETRY_AFTER_S = 1.0
 INCIDENT_EVERY = 500
@@ -50,8 +47,6 @@ class Flight:
 
     def __init__(self, width: int, height: int) -> None:
         import rclpy
-        from lifecycle_msgs.srv import ChangeState
-        from rcl_interfaces.srv import SetParameters
         from sensor_msgs.msg import Image
         from vision_msgs.msg import Detection2DArray
 
@@ -59,8 +54,7 @@ class Flight:
         self._node = rclpy.create_node("soak")
         self._images = self._node.create_publisher(Image, "image", 1)
         self._node.create_subscription(Detection2DArray, "detections", self._note, 10)
-        self._change = self._node.create_client(ChangeState, "/yolo_detector/change_state")
-        self._set = self._node.create_client(SetParameters, "/yolo_detector/set_parameters")
+        self._operator = Operator(self._node)
         self._answered = threading.Event()
         self._wanted = (0, 0)
         random = np.random.default_rng(0)
@@ -116,11 +110,7 @@ class Flight:
 
     def set_threshold(self, value: float) -> None:
         """Change a parameter of the node."""
-        from rcl_interfaces.srv import SetParameters
-        from rclpy.parameter import Parameter
-
-        parameter = Parameter("score_threshold", value=value).to_parameter_msg()
-        self._call(self._set, SetParameters.Request(parameters=[parameter]))
+        self._operator.set_parameter("score_threshold", value)
 
     def pause(self) -> None:
         """Deactivate the node and activate it again."""
@@ -128,17 +118,8 @@ class Flight:
         from lifecycle_msgs.srv import ChangeState
 
         for step in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
-            self._call(self._change, ChangeState.Request(transition=Transition(id=step)))
-
-    def _call(self, client: Any, request: Any) -> None:
-        if not client.wait_for_service(PATIENCE_S):
-            raise SystemExit(f"no service {client.srv_name}")
-        future = client.call_async(request)
-        limit = time.monotonic() + PATIENCE_S
-        while not future.done():
-            if time.monotonic() > limit:
-                raise SystemExit(f"no answer from {client.srv_name}")
-            time.sleep(0.005)
+            request = ChangeState.Request(transition=Transition(id=step))
+            self._operator.call(ChangeState, "change_state", request)
 
 
 def main() -> None:
@@ -152,32 +133,18 @@ def main() -> None:
     given = parser.parse_args()
     width, height = map(int, given.camera.split("x"))
 
-    from ament_index_python.packages import get_package_prefix, get_package_share_directory
-
-    profile = Path(get_package_share_directory("yolo_trt_node"), "config/dds/fastdds_large_frames.xml")
-    os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
-    os.environ["ROS_DOMAIN_ID"] = str(given.domain)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    executable = Path(get_package_prefix("yolo_trt_node"), "lib", "yolo_trt_node", "detector_node")
-
+    use_domain(given.domain)
     frames = int(given.minutes * 60 * SIMULATED_HZ)
     with tempfile.TemporaryDirectory() as folder:
-        model, log = given.model or toy(Path(folder)), Path(folder, "node.log")
-        command = [str(executable), "--ros-args", "-p", f"model:={model.resolve()}", "-p", "threads:=1"]
-        with log.open("w") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            wait_until_active(process, log)
-            samples, seconds, flight = soak(process.pid, frames, width, height)
-        finally:
-            process.send_signal(signal.SIGINT)
-            code = process.wait(20)
+        model = given.model or toy(Path(folder))
+        with running_node({"model": model.resolve(), "threads": 1}, Path(folder, "node.log")) as process:
+            samples, seconds, flight = soak(process, frames, width, height)
     title = (
         f"{model.name}, images of {given.camera}, {given.minutes:g} simulated minutes at {SIMULATED_HZ:g} Hz"
     )
     troubles = show(title, frames, seconds, samples, flight)
-    if code:
-        troubles.append(f"the node ended with exit code {code}")
+    if process.returncode:
+        troubles.append(f"the node ended with exit code {process.returncode}")
     for trouble in troubles:
         print(f"FAILED: {trouble}")
     raise SystemExit(1 if troubles else 0)
@@ -191,18 +158,9 @@ def toy(folder: Path) -> Path:
     return write_toy_detector(folder / "toy.onnx")
 
 
-def wait_until_active(process: subprocess.Popen, log: Path) -> None:
-    """Wait for the node to say that it listens."""
-    limit = time.monotonic() + PATIENCE_S
-    while "active: listening" not in log.read_text():
-        if process.poll() is not None or time.monotonic() > limit:
-            raise SystemExit(f"the node did not become active:\n{log.read_text()}")
-        time.sleep(0.1)
-
-
-def soak(pid: int, frames: int, width: int, height: int) -> tuple[list[Sample], float, Flight]:
+def soak(node: psutil.Process, frames: int, width: int, height: int) -> tuple[list[Sample], float, Flight]:
     """Fly all frames with an incident now and then; return the samples and the seconds it took."""
-    node, flight, samples = psutil.Process(pid), Flight(width, height), []
+    flight, samples = Flight(width, height), []
     incidents = [
         flight.break_camera,
         lambda: flight.set_threshold(0.9),

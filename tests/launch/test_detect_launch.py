@@ -19,6 +19,7 @@ pytest.importorskip("launch_ros", reason="launch_ros is not installed: it comes 
 
 from launch import LaunchContext
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from support.launching import RUNNER, install_package
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / "launch" / "detect.launch.py"
@@ -46,19 +47,6 @@ ENVIRONMENT_THAT_MATTERS = (
     "FASTDDS_BUILTIN_TRANSPORTS",
     "RMW_IMPLEMENTATION",
 )
-
-RUNNER = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-arguments = [tuple(text.split(":=", 1)) for text in sys.argv[2:]]
-service = LaunchService(noninteractive=True)
-service.include_launch_description(LaunchDescription([
-    IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)
-]))
-sys.exit(service.run())
-"""
 
 # Node options that a real node would have; what it sees goes, one JSON line a start, into a file.
 STAND_IN = """#!{python}
@@ -99,19 +87,9 @@ class Launcher:
         self.environment["AMENT_PREFIX_PATH"] = f"{self.prefix}:{os.environ.get('AMENT_PREFIX_PATH', '')}"
         self.environment["ROS_LOG_DIR"] = str(folder / "log")
         self.environment["HOME"] = str(folder)
-        index = self.prefix / "share" / "ament_index" / "resource_index" / "packages"
-        index.mkdir(parents=True)
-        (index / "yolo_trt_node").touch()
-        share = self.prefix / "share" / "yolo_trt_node"
-        share.mkdir()
-        (share / "config").symlink_to(ROOT / "config")
+        script = STAND_IN.format(python=sys.executable, variables=PROFILE_VARIABLES, report=str(self.report))
+        share = install_package(self.prefix, {"detector_node": script})
         self.profile = str(share / "config" / "dds" / "fastdds_large_frames.xml")
-        executable = self.prefix / "lib" / "yolo_trt_node" / "detector_node"
-        executable.parent.mkdir(parents=True)
-        executable.write_text(
-            STAND_IN.format(python=sys.executable, variables=PROFILE_VARIABLES, report=str(self.report))
-        )
-        executable.chmod(0o755)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -18,6 +18,7 @@ pytest.importorskip("rosbags", reason="rosbags is not installed beside launch_ro
 
 from launch import LaunchContext
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from support.launching import RUNNER, install_package
 from support.toy_detector import paint_cells, write_toy_detector
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import BagWriter, open_bag, read_stamp, typestore
@@ -29,18 +30,6 @@ START_NS = 1_600_000_000_000_000_000
 STEP_NS = 100_000_000
 STORE = typestore()
 
-RUNNER = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-arguments = [tuple(text.split(":=", 1)) for text in sys.argv[2:]]
-service = LaunchService(noninteractive=True)
-service.include_launch_description(LaunchDescription([
-    IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)
-]))
-sys.exit(service.run())
-"""
 EXECUTABLES = {
     "detector_node": "yolo_trt_node.node.detector_node",
     "play_images": "yolo_trt_node.replay.play_images",
@@ -52,17 +41,13 @@ EXECUTABLES = {
 def environment(tmp_path):
     """An installed package that runs this checkout."""
     prefix = tmp_path / "install"
-    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
-    index.mkdir(parents=True)
-    (index / "yolo_trt_node").touch()
-    share = prefix / "share" / "yolo_trt_node"
-    share.mkdir()
-    (share / "config").symlink_to(ROOT / "config")
-    (prefix / "lib" / "yolo_trt_node").mkdir(parents=True)
-    for name, module in EXECUTABLES.items():
-        file = prefix / "lib" / "yolo_trt_node" / name
-        file.write_text(f"#!{sys.executable}\nfrom {module} import main\nmain()\n")
-        file.chmod(0o755)
+    install_package(
+        prefix,
+        {
+            name: f"#!{sys.executable}\nfrom {module} import main\nmain()\n"
+            for name, module in EXECUTABLES.items()
+        },
+    )
     return {
         **os.environ,
         "AMENT_PREFIX_PATH": f"{prefix}:{os.environ.get('AMENT_PREFIX_PATH', '')}",

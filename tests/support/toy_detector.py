@@ -277,6 +277,15 @@ def paint_cells(
     return image
 
 
+def scene(
+    height: int = 320,
+    width: int = 640,
+    cells: tuple[tuple[int, int, str], ...] = ((1, 3, "green"), (2, 6, "red")),
+) -> np.ndarray:
+    """A grey image, H x W x 3 uint8 BGR, ten times as large as the toy's input, with coloured cells."""
+    return paint_cells(np.full((height, width, 3), 114, np.uint8), list(cells), network_pixel=10)
+
+
 def expected_box(row: int, column: int) -> tuple[float, float, float, float]:
     """The toy's box for a cell, x1 y1 x2 y2 in network pixels."""
     x, y = (column + 0.5) * CELL, (row + 0.5) * CELL

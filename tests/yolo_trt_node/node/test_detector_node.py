@@ -8,15 +8,17 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from support.ros import Transition, detector_node, wait_until
-from support.toy_detector import BGR, NAMES, paint_cells, write_rectangle_detector, write_toy_detector
+from support.toy_detector import (
+    BGR,
+    NAMES,
+    paint_cells,
+    scene,
+    write_rectangle_detector,
+    write_toy_detector,
+)
 from yolo_trt_node.detector import Detector
 
 GREY = 114
-
-
-def scene(height: int = 320, width: int = 640, cells=((1, 3, "green"), (2, 6, "red"))) -> np.ndarray:
-    """An image ten times the toy's input, with coloured cells."""
-    return paint_cells(np.full((height, width, 3), GREY, np.uint8), list(cells), network_pixel=10)
 
 
 def boxes_of(message) -> np.ndarray:

@@ -8,21 +8,18 @@ import sys
 import time
 
 import cv2
-import numpy as np
 import psutil
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from support.malformed import Malformed
 from support.ros import detector_node, wait_until
-from support.toy_detector import paint_cells
+from support.toy_detector import scene
+
+ONE = ((1, 3, "green"),)
 
 COUNT = 100_000
 # Decoders keep buffers of the largest image so far; at most 64 million pixels are decoded at all.
 MAX_GROWTH_MB = 100
-
-
-def scene() -> np.ndarray:
-    return paint_cells(np.full((360, 640, 3), 114, np.uint8), [(1, 3, "green")], network_pixel=10)
 
 
 @pytest.mark.timeout(600)
@@ -60,11 +57,11 @@ def test_malformed_images_over_dds(environment, peer, toy, kind):
         peer.detections.clear()
         for _ in range(20):
             if kind is Image:
-                peer.publish(scene(), stamp=(77, 0))
+                peer.publish(scene(360, cells=ONE), stamp=(77, 0))
             else:
                 message = CompressedImage(format="png")
                 message.header.stamp.sec = 77
-                message.data = cv2.imencode(".png", scene())[1].tobytes()
+                message.data = cv2.imencode(".png", scene(360, cells=ONE))[1].tobytes()
                 publisher.publish(message)
             if wait_until(lambda: any(m.header.stamp.sec == 77 for m in peer.detections), 1.0):
                 return True

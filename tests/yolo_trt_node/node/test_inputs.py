@@ -13,16 +13,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from support.frames import encode
 from support.ros import detector_node, wait_until
-from support.toy_detector import paint_cells
+from support.toy_detector import scene
 from vision_msgs.msg import Detection2DArray
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 IMAGE, DETECTIONS = "/image", "/detections"
-
-
-def scene() -> np.ndarray:
-    image = np.full((320, 640, 3), 114, np.uint8)
-    return paint_cells(image, [(1, 3, "green"), (2, 6, "red")], network_pixel=10)
 
 
 def qos(reliability, depth=1) -> QoSProfile:

@@ -4,14 +4,11 @@ import signal
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import psutil
 from support.ros import detector_node, wait_until
-from support.toy_detector import paint_cells
+from support.toy_detector import scene
 
-
-def scene() -> np.ndarray:
-    return paint_cells(np.full((360, 640, 3), 114, np.uint8), [(1, 3, "green")], network_pixel=10)
+ONE = ((1, 3, "green"),)
 
 
 @contextmanager
@@ -38,7 +35,7 @@ def test_in_a_build_the_builder_ends_and_the_next_start_builds_anew(tensorrt, pe
         "the builder outlived the node"
     )
     with detector_node(tensorrt, {"model": toy, "backend": "tensorrt"}) as node:
-        assert len(peer.detect(scene()).detections) == 1
+        assert len(peer.detect(scene(360, cells=ONE)).detections) == 1
         assert "on tensorrt" in node.log
         assert node.stop() == 0, node.log
     leftovers = {path.suffix for path in cache.iterdir()} - {".engine", ".json", ".lock", ".timing"}
@@ -48,12 +45,12 @@ def test_in_a_build_the_builder_ends_and_the_next_start_builds_anew(tensorrt, pe
 
 def test_in_a_frame_the_next_start_answers(environment, peer, toy):
     with swept_shared_memory(), detector_node(environment, {"model": toy}) as node:
-        peer.detect(scene())
+        peer.detect(scene(360, cells=ONE))
         for index in range(5):
-            peer.publish(scene(), stamp=(50 + index, 0))
+            peer.publish(scene(360, cells=ONE), stamp=(50 + index, 0))
         node.stop(signal.SIGKILL)
 
     with detector_node(environment, {"model": toy}) as node:
-        assert len(peer.detect(scene(), stamp=(99, 0)).detections) == 1
+        assert len(peer.detect(scene(360, cells=ONE), stamp=(99, 0)).detections) == 1
         assert peer.detections[-1].header.stamp.sec == 99
         assert node.stop() == 0, node.log

@@ -5,7 +5,6 @@ import signal
 import statistics
 import time
 
-import numpy as np
 import psutil
 import pytest
 import rclpy
@@ -15,16 +14,14 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from support.ros import detector_node, wait_until
-from support.toy_detector import paint_cells, write_toy_detector
+from support.toy_detector import scene, write_toy_detector
 from yolo_trt_node.detector import Detector
 from yolo_trt_node.node.detector_node import DetectorNode
 
+ONE = ((1, 3, "green"),)
+
 ANSWER_S = 0.05
 CYCLES = 50
-
-
-def scene() -> np.ndarray:
-    return paint_cells(np.full((320, 640, 3), 114, np.uint8), [(1, 3, "green")], network_pixel=10)
 
 
 def answer_times_s(peer, count=30):
@@ -47,9 +44,9 @@ class TestResponsive:
     def test_services_answer_while_inference_runs(self, environment, peer, tmp_path):
         slow = write_toy_detector(tmp_path / "slow.onnx", work=100)
         with detector_node(environment, {"model": slow, "threads": 1}):
-            peer.detect(scene())
+            peer.detect(scene(cells=ONE))
             for index in range(20):
-                peer.publish(scene(), (100 + index, 0))
+                peer.publish(scene(cells=ONE), (100 + index, 0))
             before = len(peer.detections)
             times = answer_times_s(peer)
             # wait_until looks every 20 ms, which is in each of them.
@@ -77,7 +74,7 @@ class TestResponsive:
             assert peer.state() == "configuring"
             assert peer.set_parameter("classes", ["red"]) == (True, "")
             assert peer.state() == "configuring", "the build was over too soon to show anything"
-            assert peer.detect(scene()).detections == []
+            assert peer.detect(scene(cells=ONE)).detections == []
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_a_build_cleanly(self, tensorrt, peer, toy, number, tmp_path):
@@ -157,7 +154,7 @@ class TestTransitions:
             assert files_after <= files
             assert peer.change_state(Transition.TRANSITION_CONFIGURE)
             assert peer.change_state(Transition.TRANSITION_ACTIVATE)
-            assert len(peer.detect(scene()).detections) == 1
+            assert len(peer.detect(scene(cells=ONE)).detections) == 1
 
 
 class TestUnforeseen:
@@ -216,7 +213,7 @@ class TestUnforeseen:
 def test_respawned_it_works_again(environment, peer, toy):
     for _ in range(2):
         with detector_node(environment, {"model": toy}) as node:
-            peer.detect(scene())
+            peer.detect(scene(cells=ONE))
             process = psutil.Process(node.pid)
             assert node.stop(signal.SIGTERM) == 0
             assert not process.is_running()
