@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from yolo_compress.evaluation import RECALLS, Accuracy
 from yolo_compress.report.page import class_css
@@ -107,7 +108,7 @@ def losses(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
                 axis.plot(epochs, values, ".-", linewidth=1, label=name.removesuffix("_loss"))
         axis.set_title(stage, fontsize=10)
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_ylim(bottom=0)
         _tidy(axis)
         axis.legend(fontsize=8, frameon=False)

@@ -229,9 +229,11 @@ def _epochs(training: Training) -> str:
 
 def _gammas(record: Mapping[str, Any]) -> str:
     entry = record["gammas"]
+    if entry["warning"]:
+        return f"BatchNorm scales, which pruning ranks. Here {entry['warning']}."
     return (
         "BatchNorm scales, which pruning ranks. Those of the channels to remove are "
-        f"{entry['contrast']:.0%} as large as the others'. {entry['warning'] or ''}"
+        f"{entry['contrast']:.0%} as large as the others'."
     )
 
 
