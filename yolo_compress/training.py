@@ -7,7 +7,6 @@ checkpoint that a killed process left and goes on from there.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import io
 import json
 import os
@@ -578,7 +577,8 @@ def load_model(path: str | Path) -> DetectionModel:
 def save_model(model: DetectionModel, path: Path) -> None:
     """Write a checkpoint that a bare Ultralytics opens, also with ``ULTRALYTICS_SAFE_LOAD=1``; atomically.
 
-    The weights stay fp32: halving them would change what was measured.
+    The weights stay fp32: halving them would change what was measured. Equal models give equal files, so that
+    a stage that is done again with the same outcome does not make the later ones be done again.
     """
     model = deepcopy(model).cpu().eval()
     model.criterion = None
@@ -594,7 +594,6 @@ def save_model(model: DetectionModel, path: Path) -> None:
         "ema": None,
         "optimizer": None,
         "train_args": arguments,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(),
         "version": ULTRALYTICS_VERSION,
         "license": "AGPL-3.0 (https://ultralytics.com/license)",
     }

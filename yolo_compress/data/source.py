@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,9 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> Source:
     description = folder / "data.yaml"
     _write(description, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     name = "generated scenes" if scenes else given.stem
-    return Source(description, name, _fingerprint(description, splits))
+    if scenes is None:
+        return Source(description, name, _fingerprint(description, splits))
+    return Source(description, name, _fingerprint_of_scenes(scenes, description, splits))
 
 
 def spread(images: Sequence[Path], limit: int) -> list[Path]:
@@ -122,6 +125,18 @@ def _fingerprint(description: Path, splits: Sequence[str]) -> str:
                     status = path.stat()
                     entries.append((str(path), status.st_size, status.st_mtime_ns))
     content = json.dumps([description.read_text(encoding="utf-8"), entries])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _fingerprint_of_scenes(scenes: Scenes, description: Path, splits: Sequence[str]) -> str:
+    """Hash what was generated from what, so that a run's folder can be copied and moved."""
+    entries: list[tuple[str, int]] = []
+    for split in splits:
+        for image in read_split(description, split).images:
+            for path in (image, beside(image, "labels")):
+                with contextlib.suppress(FileNotFoundError):
+                    entries.append((os.path.relpath(path, description.parent), path.stat().st_size))
+    content = json.dumps([scenes.model_dump(mode="json"), entries])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,16 @@ def test_the_fingerprint_follows_a_label_that_changes(tmp_path: Path) -> None:
     before = prepare_source(recipe, recipe.output, QUIET).fingerprint
     os.utime(tmp_path / "data" / "val" / "labels" / "2.txt", (1, 1))
     assert prepare_source(recipe, recipe.output, QUIET).fingerprint != before
+
+
+def test_a_run_with_generated_scenes_can_be_copied(tmp_path: Path) -> None:
+    def fingerprint(folder: str, seed: int = 0) -> str:
+        scenes = {"train": 2, "val": 1, "width": 96, "height": 96, "seed": seed}
+        recipe = make_recipe(tmp_path / folder, Path(), data={"scenes": scenes})
+        recipe.output.mkdir(exist_ok=True)
+        return prepare_source(recipe, recipe.output, QUIET).fingerprint
+
+    first = fingerprint("first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second", copy_function=shutil.copyfile)
+    assert fingerprint("second") == first
+    assert fingerprint("third", seed=3) != first
