@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -562,12 +562,7 @@ def _latency_worker(
     try:
         frames = [read_image(path) for path in images]
         detector = _load(model, None, threads, backend)
-        detector.set_options(
-            score_threshold=detector.card.score_threshold,
-            iou_threshold=None,
-            max_det=MAX_DETECTIONS,
-            classes=(),
-        )
+        detector.set_options(replace(detector.options, score_threshold=None))
         for frame in frames:
             detector.detect([frame])
     except UserError as error:

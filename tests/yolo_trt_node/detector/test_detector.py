@@ -1,5 +1,6 @@
 """The detector as a whole, on a model whose answers are known by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -152,7 +153,7 @@ def test_only_the_classes_asked_for_come_back_by_name_or_id(toy):
 def test_thresholds_default_to_the_card_and_follow_the_options(toy):
     detector = Detector.load(toy)
     assert (detector.score_threshold, detector.iou_threshold) == (0.5, 0.7)
-    detector.set_options(score_threshold=0.9, iou_threshold=None, max_det=1, classes=())
+    detector.set_options(DetectorOptions(score_threshold=0.9, max_det=1))
     assert (detector.score_threshold, detector.iou_threshold) == (0.9, 0.7)
     image = paint_cells(canvas(64, 64), [(1, 1, "red"), (5, 5, "green")])
     assert len(detector.detect([image])[0]) == 1
@@ -162,10 +163,15 @@ def test_a_refused_change_changes_nothing(toy):
     detector = Detector.load(toy)
     before = detector.options
     with pytest.raises(ValueError, match="no class 'zebra'; it has red, green, blue"):
-        detector.set_options(score_threshold=0.9, iou_threshold=None, max_det=5, classes=("zebra",))
-    with pytest.raises(ValueError, match=r"score_threshold is 1\.5"):
-        detector.set_options(score_threshold=1.5, iou_threshold=None, max_det=5, classes=())
+        detector.set_options(DetectorOptions(score_threshold=0.9, max_det=5, classes=("zebra",)))
     assert detector.options == before
+
+
+def test_what_decides_how_a_model_is_loaded_stays(toy):
+    detector = Detector.load(toy, DetectorOptions(backend="onnxruntime", threads=1))
+    before = detector.options
+    detector.set_options(DetectorOptions(backend="openvino", threads=7, input_shape="square", max_det=9))
+    assert detector.options == dataclasses.replace(before, max_det=9)
 
 
 @pytest.mark.parametrize(
@@ -270,12 +276,12 @@ class TestStockUltralyticsMetadata:
 class TestClassThresholds:
     def test_they_replace_the_common_one_for_their_classes(self, toy):
         image = paint_cells(canvas(64, 64), [(1, 1, "red"), (3, 4, "green"), (5, 1, "blue")]) // 2 + 57
-        common = {"score_threshold": 0.1, "iou_threshold": None, "max_det": 300, "classes": ()}
-        detector = Detector.load(toy, DetectorOptions(score_threshold=0.1))
+        common = DetectorOptions(score_threshold=0.1)
+        detector = Detector.load(toy, common)
         assert len(detector.detect([image])[0]) == 3
-        detector.set_options(**common, class_thresholds=(("red", 0.99), ("2", 0.99)))
+        detector.set_options(dataclasses.replace(common, class_thresholds=(("red", 0.99), ("2", 0.99))))
         assert detector.detect([image])[0].class_ids.tolist() == [1]
-        detector.set_options(**common)
+        detector.set_options(common)
         assert len(detector.detect([image])[0]) == 3
 
     @pytest.mark.parametrize(

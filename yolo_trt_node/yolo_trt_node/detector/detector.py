@@ -27,6 +27,17 @@ from yolo_trt_node.detector.tiling import (
     plan_views,
 )
 
+# Options that can change while a model is loaded; the others decide how it is loaded.
+LIVE_OPTIONS = (
+    "score_threshold",
+    "iou_threshold",
+    "max_det",
+    "classes",
+    "class_thresholds",
+    "multi_label",
+    "tiling",
+    "tile_overlap",
+)
 # Cameras of more shapes than this on one detector share; the one unused longest is compiled again.
 _SHAPES_KEPT = 4
 
@@ -206,35 +217,16 @@ class Detector:
         found = (getattr(session, "identity", "") for _, session in tuple(self._prepared.values()))
         return tuple(dict.fromkeys(identity for identity in found if identity))
 
-    def set_options(
-        self,
-        *,
-        score_threshold: float | None,
-        iou_threshold: float | None,
-        max_det: int,
-        classes: tuple[str, ...],
-        class_thresholds: tuple[tuple[str, float], ...] = (),
-        tiling: str | None = None,
-        tile_overlap: float | None = None,
-    ) -> None:
-        """Change what may change between two images; ``None`` leaves the tiling and its overlap as they are.
+    def set_options(self, options: DetectorOptions) -> None:
+        """Take up what may change between two images: of ``options`` the fields in `LIVE_OPTIONS`, no others.
 
         Raises:
-            ValueError: a value is out of range or names a class the model does not have; nothing changes.
+            ValueError: a class is named that the model does not have; nothing changes.
         """
-        options = replace(
-            self.options,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_det=max_det,
-            classes=classes,
-            class_thresholds=class_thresholds,
-            tiling=self.options.tiling if tiling is None else tiling,
-            tile_overlap=self.options.tile_overlap if tile_overlap is None else tile_overlap,
-        )
-        wanted, thresholds = _class_mask(self.card, classes), _class_thresholds(self.card, options)
+        changed = replace(self.options, **{name: getattr(options, name) for name in LIVE_OPTIONS})
+        wanted, thresholds = _class_mask(self.card, changed.classes), _class_thresholds(self.card, changed)
         self._wanted, self._thresholds = wanted, thresholds
-        self.options = options
+        self.options = changed
 
     def views(self, image_height: int, image_width: int) -> ViewPlan:
         """Return how images of a size (pixels) are looked at: the network's input shape, and the windows."""

@@ -230,7 +230,7 @@ class DetectorNode(LifecycleNode):
             self._cameras.append(camera)
         with self._lock:
             # What is live may have been set while the model was loading.
-            parameters.update_detector(detector, self._given)
+            detector.set_options(parameters.detector_options(self._given))
             self._detector = detector
         self._health.uses(detector)
         self.get_logger().info(
@@ -349,7 +349,7 @@ class DetectorNode(LifecycleNode):
                     parameters.refuse_unless_live(ours)
                 parameters.check(wanted)
                 if self._detector is not None:
-                    parameters.update_detector(self._detector, wanted)
+                    self._detector.set_options(parameters.detector_options(wanted))
             except ValueError as error:
                 return SetParametersResult(successful=False, reason=str(error))
             self._given = wanted

@@ -15,7 +15,7 @@ from rclpy.exceptions import (
 )
 from rclpy.validate_topic_name import validate_topic_name
 
-from yolo_trt_node.detector import Detector, DetectorOptions
+from yolo_trt_node.detector import DetectorOptions
 from yolo_trt_node.detector.backends import BACKENDS, PRECISIONS, PROVIDERS
 from yolo_trt_node.detector.tiling import MAX_OVERLAP, MIN_OVERLAP
 from yolo_trt_node.projection import Ground
@@ -531,24 +531,6 @@ def ground_settings(given: Values) -> GroundSettings | None:
 def max_pixels(given: Values) -> int:
     """Return how many pixels a compressed image may have."""
     return int(float(given["max_megapixels"]) * 1e6)  # type: ignore[arg-type]
-
-
-def update_detector(detector: Detector, given: Values) -> None:
-    """Give a loaded detector what may change while it flies.
-
-    Raises:
-        ValueError: a value is not allowed, or names a class that the model does not have.
-    """
-    options = detector_options(given)
-    detector.set_options(
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-        max_det=options.max_det,
-        classes=options.classes,
-        class_thresholds=options.class_thresholds,
-        tiling=options.tiling,
-        tile_overlap=options.tile_overlap,
-    )
 
 
 def detector_options(given: Values) -> DetectorOptions:
