@@ -28,6 +28,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def in_force(self) -> dict[str, Any]:
+        """Return the settings that decide what comes out, as plain values."""
+        return self.model_dump(mode="json")
+
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -228,7 +232,11 @@ class Distill(Section):
         description="of the distillation loss beside the detection loss; left out: 1, and with method "
         "ultralytics what Ultralytics has chosen",
     )
-    temperature: float = Field(1.0, gt=0, description="softens the distributions that cwd and logits compare")
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description="softens the distributions that cwd and logits compare; left out: 4 in cwd, 1 in logits",
+    )
     levels: list[Annotated[float, Field(ge=0)]] = Field(
         [1.0, 1.0, 1.0], min_length=3, max_length=3, description="weights of the maps P3, P4, P5 in cwd"
     )
@@ -252,6 +260,24 @@ class Distill(Section):
     warmup_epochs: int = Field(0, ge=0, description="first epochs over which the weight rises")
     off_last_epochs: int = Field(0, ge=0, description="last epochs without distillation")
     train: Training
+
+    def in_force(self) -> dict[str, Any]:
+        """Return the settings that the method looks at."""
+        used = {
+            "none": set(),
+            "ultralytics": {"weight"},
+            "logits": {"weight", "temperature", "warmup_epochs", "off_last_epochs"},
+            "cwd": set(Distill.model_fields),
+        }[self.method]
+        dump = self.model_dump(mode="json", include={"method", "train", *used})
+        return {**dump, "temperature": self.softening} if "temperature" in used else dump
+
+    @property
+    def softening(self) -> float:
+        """The temperature in force; cwd's own is the one that the ablation on generated scenes favours."""
+        if self.temperature is not None:
+            return self.temperature
+        return 4.0 if self.method == "cwd" else 1.0
 
     @model_validator(mode="after")
     def _some_distillation(self) -> Distill:

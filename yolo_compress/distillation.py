@@ -325,7 +325,7 @@ class ChannelWise(Distiller):
             if share:
                 cells = object_cells(batch["bboxes"], batch["batch_idx"], images.shape[0], *student.shape[2:])
                 prior = object_prior(cells, share)
-            losses.append(cwd_loss(student, teacher, self._settings.temperature, prior))
+            losses.append(cwd_loss(student, teacher, self._settings.softening, prior))
         divergences = torch.stack(losses)
         self._divergences.append(divergences.detach())
         return (divergences * divergences.new_tensor(self.levels)).sum()
@@ -367,7 +367,7 @@ class Response(Distiller):
     ) -> torch.Tensor:
         """Return the loss over all anchors."""
         answers = self._teacher.predictions(batch["img"])
-        return response_loss(predictions, answers, self._settings.temperature)
+        return response_loss(predictions, answers, self._settings.softening)
 
 
 class DistillationCriterion:

@@ -95,7 +95,7 @@ class Stage:
         recipe = self.recipe
         return [
             self.name,
-            self.section.model_dump(mode="json"),
+            self.section.in_force(),
             [recipe.seed, recipe.device, recipe.input_size, recipe.amp],
         ]
 

@@ -380,7 +380,7 @@ def test_the_criterion_adds_one_component_to_ultralytics_own(
     pairs = trainer.distiller.connectors(
         predictions["feats"], trainer.distiller._teacher.features(batch["img"])
     )
-    plain = sum(cwd_loss(s, t, 1.0) for s, t in pairs)
+    plain = sum(cwd_loss(s, t, 4.0) for s, t in pairs)
     torch.testing.assert_close(items["cwd_loss"], 2.5 * plain.detach())
 
 

@@ -26,7 +26,7 @@ from yolo_compress.errors import UserError
 from yolo_compress.export import read_card
 from yolo_compress.pruning import count_macs, count_params
 from yolo_compress.report.content import write_report
-from yolo_compress.run import RunResult, run_recipe
+from yolo_compress.run import RunResult, plan, run_recipe
 from yolo_compress.training import load_model
 
 STAGES = ("dense", "sparse", "pruned", "distilled")
@@ -224,6 +224,17 @@ def test_a_changed_section_repeats_its_stage_and_the_later_ones_only(
     assert (
         result.stages[0] == finished[0].stages[0] or result.stages[0].params == finished[0].stages[0].params
     )
+
+
+@pytest.mark.parametrize(("method", "repeats"), [("none", False), ("ultralytics", False), ("cwd", True)])
+def test_what_a_method_of_distillation_does_not_look_at_repeats_nothing(
+    method: str, repeats: bool, recipe_file: Path
+) -> None:
+    keys = {
+        plan(load_recipe(recipe_file, [f"distill.method={method}", f"distill.temperature={t}"]))[-1].key
+        for t in (1, 4)
+    }
+    assert (len(keys) == 2) == repeats
 
 
 def test_a_folder_of_other_files_is_not_touched(dataset: Path, tmp_path: Path) -> None:
