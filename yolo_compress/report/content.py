@@ -192,7 +192,7 @@ def _stage_rows(
                 *(percent(v) for v in (a.ap50, a.ap, a.ap75, a.ap_small, a.ap_medium, a.ap_large)),
                 "-" if latency is None else f"{latency['ms']:.1f} ms",
                 "-" if latency is None else f"{latency['ratio']:.2f}",
-                f"{record['seconds'] / 60:.1f} min",
+                f"{seconds / 60:.1f} min" if (seconds := record["seconds"]) >= 60 else f"{seconds:.0f} s",
             )
         )
     header = ("stage", "what", "params", f"GMACs@{recipe.input_size}", "AP50", "AP", "AP75", "APs", "APm")
