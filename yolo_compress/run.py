@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -645,8 +646,8 @@ def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: it is there whole, or as it was."""
-    part = path.with_name(path.name + ".part")
+    """Write a file in one step, also where other processes do: it is there whole, or as it was."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
 

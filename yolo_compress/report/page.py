@@ -90,7 +90,7 @@ def write_page(path: Path, *, title: str, lead: str, parts: Sequence[Part]) -> N
         footer=f"{machine()}, {datetime.date.today().isoformat()}. "
         + ", ".join(f"{name} {version}" for name, version in versions().items()),
     )
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(page, encoding="utf-8")
     part.replace(path)
 
