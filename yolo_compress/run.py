@@ -35,7 +35,16 @@ from yolo_compress.evaluation import Accuracy, Latency, evaluate_model, measure_
 from yolo_compress.export import Delivery, deliver, export_onnx, read_card, update_card, versions
 from yolo_compress.pruning import Bench, count_macs, count_params, prune
 from yolo_compress.sparsity import sparsify
-from yolo_compress.training import Setting, StageTrainer, check_device, load_model, save_model, train
+from yolo_compress.training import (
+    Setting,
+    StageTrainer,
+    check_device,
+    end_if_interrupted,
+    interrupts_heard,
+    load_model,
+    save_model,
+    train,
+)
 
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load  # isort: skip
 
@@ -417,6 +426,7 @@ class StageWorker:
         )
         # Only now: who was killed during the export need not train again.
         shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
+        end_if_interrupted()
 
     def _work(self, stage: Stage, folder: Path, checkpoints: Sequence[Path]) -> Made:
         """Return the model that a stage makes, and what only its record says."""
@@ -470,6 +480,12 @@ class StageWorker:
 
     def measured(self, stage: Stage, checkpoints: Sequence[Path] | None = None) -> Path:
         """Do a stage (`do`) and measure its exported model unless that is done; return its folder."""
+        with interrupts_heard():
+            folder = self._measured(stage, checkpoints)
+            end_if_interrupted()
+        return folder
+
+    def _measured(self, stage: Stage, checkpoints: Sequence[Path] | None) -> Path:
         folder = self.do(stage, checkpoints)
         settings, source = self._recipe.evaluate, self.source
         record = read_record(folder)

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -122,21 +123,24 @@ def train(
     return trained_model(last)
 
 
-# Set by Ctrl-C during a training. Not the trainer's: its attributes are pickled for a distributed one.
+# Set by Ctrl-C during a stage. Not the trainer's: its attributes are pickled for a distributed one.
 _INTERRUPTED = threading.Event()
 
 
 @contextlib.contextmanager
 def interrupts_heard() -> Iterator[None]:
-    """Remember a Ctrl-C inside the block, for `end_if_interrupted`.
+    """Remember a Ctrl-C inside the block, for `end_if_interrupted`; blocks may be nested.
 
-    KeyboardInterrupt is raised wherever Python just is. In a finaliser, as data loaders have, it is dropped,
-    and the training would go on.
+    KeyboardInterrupt is raised wherever Python just is. In a finaliser, as data loaders have, it is dropped
+    with a traceback that helps nobody, and the work would go on.
     """
-    _INTERRUPTED.clear()
-    before = signal.getsignal(signal.SIGINT)
+    before, complain = signal.getsignal(signal.SIGINT), sys.unraisablehook
     # Only the main thread may set a handler; and who ignores the signal wants it ignored.
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or not callable(before)
+        or getattr(before, "remembers", False)
+    ):
         yield
         return
 
@@ -144,10 +148,18 @@ def interrupts_heard() -> Iterator[None]:
         _INTERRUPTED.set()
         before(number, frame)
 
+    def complain_of_others(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            complain(dropped)
+
+    _INTERRUPTED.clear()
+    note.remembers = True  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, note)
+    sys.unraisablehook = complain_of_others
     try:
         yield
     finally:
+        sys.unraisablehook = complain
         signal.signal(signal.SIGINT, before)
 
 

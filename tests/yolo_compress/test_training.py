@@ -63,6 +63,7 @@ def test_ctrl_c_in_a_finaliser_is_not_lost() -> None:
     run = subprocess.run([sys.executable, "-c", DROPPED_INTERRUPT], capture_output=True, text=True)
 
     assert run.stdout.split() == ["dropped", "heard", "True"], run.stderr
+    assert not run.stderr
 
 
 def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, setting: Setting, tmp_path: Path) -> None:
