@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,27 +117,30 @@ def _fingerprint(description: Path, splits: Sequence[str]) -> str:
 
     Reading gigabytes before each run would cost more than the rare false alarm.
     """
-    entries: list[tuple[str, int, int]] = []
-    for split in splits:
-        for image in read_split(description, split).images:
-            for path in (image, beside(image, "labels"), beside(image, "annotations")):
-                with contextlib.suppress(FileNotFoundError):
-                    status = path.stat()
-                    entries.append((str(path), status.st_size, status.st_mtime_ns))
+    entries = [
+        (str(path), status.st_size, status.st_mtime_ns) for path, status in _files(description, splits)
+    ]
     content = json.dumps([description.read_text(encoding="utf-8"), entries])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _fingerprint_of_scenes(scenes: Scenes, description: Path, splits: Sequence[str]) -> str:
     """Hash what was generated from what, so that a run's folder can be copied and moved."""
-    entries: list[tuple[str, int]] = []
-    for split in splits:
-        for image in read_split(description, split).images:
-            for path in (image, beside(image, "labels")):
-                with contextlib.suppress(FileNotFoundError):
-                    entries.append((os.path.relpath(path, description.parent), path.stat().st_size))
+    entries = [
+        (os.path.relpath(path, description.parent), status.st_size)
+        for path, status in _files(description, splits)
+    ]
     content = json.dumps([scenes.model_dump(mode="json"), entries])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _files(description: Path, splits: Sequence[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the images of some splits and what is beside each, with their status."""
+    for split in splits:
+        for image in read_split(description, split).images:
+            for path in (image, beside(image, "labels"), beside(image, "annotations")):
+                with contextlib.suppress(FileNotFoundError):
+                    yield path, path.stat()
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from yolo_trt_node.drawing import class_colour
 
 from yolo_compress.export import versions
+from yolo_compress.run import write_text
 
 # Wide enough for a box around a small car, and no wider: every picture is inside the page.
 PHOTO_PX = 1920
@@ -90,9 +91,7 @@ def write_page(path: Path, *, title: str, lead: str, parts: Sequence[Part]) -> N
         footer=f"{machine()}, {datetime.date.today().isoformat()}. "
         + ", ".join(f"{name} {version}" for name, version in versions().items()),
     )
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    write_text(path, page)
 
 
 def chart(figure: Figure, alt: str) -> Picture:

@@ -164,6 +164,8 @@ def test_a_refused_change_changes_nothing(toy):
     before = detector.options
     with pytest.raises(ValueError, match="no class 'zebra'; it has red, green, blue"):
         detector.set_options(DetectorOptions(score_threshold=0.9, max_det=5, classes=("zebra",)))
+    with pytest.raises(ValueError, match=r"score_threshold is 1\.5"):
+        detector.set_options(DetectorOptions(score_threshold=1.5))
     assert detector.options == before
 
 

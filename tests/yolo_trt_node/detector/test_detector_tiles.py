@@ -169,6 +169,9 @@ def test_tiling_changes_between_two_images(model):
     assert len(detector.views(120, 200).windows) == 1
     detector.set_options(DetectorOptions(tiling="2x3", tile_overlap=0.3))
     assert len(detector.views(120, 200).windows) == 7
+    with pytest.raises(ValueError, match="tiling is 'many'"):
+        detector.set_options(DetectorOptions(tiling="many"))
+    assert (detector.options.tiling, detector.options.tile_overlap) == ("2x3", 0.3)
 
 
 @pytest.mark.parametrize(
