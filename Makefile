@@ -28,13 +28,13 @@ demo-real: setup
 	@$(ENV) exec python -m yolo_compress.demo --real
 
 # Tests that talk over DDS come first and alone: they wait more than they compute, and a busy machine makes them
-# wait too long. One that fails is tried once more, and the summary says so. The others share two cores.
+# wait too long. The others share two cores. One that fails is tried once more, and the summary says so.
 DDS_TESTS := tests/yolo_trt_node/node tests/yolo_trt_node/replay tests/yolo_compress/demo \
   tests/benchmarks/test_node_benchmark.py tests/benchmarks/test_soak.py
 
 test: setup
 	@$(ENV) python -m pytest --reruns 1 $(DDS_TESTS) $(ARGS)
-	@$(ENV) exec python -m pytest --numprocesses 2 --dist loadfile $(DDS_TESTS:%=--ignore=%) $(ARGS)
+	@$(ENV) exec python -m pytest --reruns 1 --numprocesses 2 --dist loadfile $(DDS_TESTS:%=--ignore=%) $(ARGS)
 
 # What needs no ROS.
 OLD_TESTS := tests/yolo_trt_node/detector tests/yolo_trt_node/tracking tests/yolo_trt_node/test_projection.py

@@ -1,6 +1,7 @@
 """For all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 # Fast DDS reads its profile when a process creates its first participant, and never again: whichever test
@@ -9,3 +10,7 @@ from pathlib import Path
 os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(
     Path(__file__).parents[1] / "config" / "dds" / "fastdds_large_frames.xml"
 )
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and every process that they start
+# would inherit that. With a handler of our own here, the children get the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
