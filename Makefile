@@ -37,7 +37,8 @@ test: setup
 	@$(ENV) exec python -m pytest --reruns 1 --numprocesses 2 --dist loadfile $(DDS_TESTS:%=--ignore=%) $(ARGS)
 
 # What needs no ROS.
-OLD_TESTS := tests/yolo_trt_node/detector tests/yolo_trt_node/tracking tests/yolo_trt_node/test_projection.py
+OLD_TESTS := tests/yolo_trt_node/detector tests/yolo_trt_node/images tests/yolo_trt_node/health \
+  tests/yolo_trt_node/tracking tests/yolo_trt_node/test_projection.py
 
 test-old: .venv-old/made
 	@PYTHONPATH=yolo_trt_node:. .venv-old/bin/python -m pytest $(OLD_TESTS) $(ARGS)

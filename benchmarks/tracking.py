@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from yolo_trt_node.detector import Detections, Detector, DetectorOptions
-from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.tracking import NO_ID, Tracker, TrackerOptions
 from yolo_trt_node.tracking.assignment import assign
 

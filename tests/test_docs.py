@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from yolo_trt_node.node.diagnostics import MESSAGES, Says
-from yolo_trt_node.node.findings import CYCLONE_PROFILE, FAST_DDS_PROFILE, Cause
+from yolo_trt_node.health.diagnosis import CYCLONE_PROFILE, FAST_DDS_PROFILE, Cause
+from yolo_trt_node.health.diagnostics import MESSAGES, Says
 from yolo_trt_node.node.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]

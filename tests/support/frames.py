@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.images.frames import Frame
 
 _FROM_BGR = {
     "rgb8": cv2.COLOR_BGR2RGB,

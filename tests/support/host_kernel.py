@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from yolo_trt_node.detector import cuda
-from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.detector.letterbox import Letterbox
+from yolo_trt_node.images.frames import Frame
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 

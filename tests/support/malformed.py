@@ -63,7 +63,7 @@ class Malformed:
     """An endless supply, the same for the same seed."""
 
     def __init__(self, seed: int) -> None:
-        from yolo_trt_node.node.images import ENCODINGS
+        from yolo_trt_node.images.messages import ENCODINGS
 
         self._random = np.random.default_rng(seed)
         self._encodings = ENCODINGS

@@ -12,8 +12,8 @@ import pytest
 from support import host_kernel
 from support.frames import encode, picture
 from yolo_trt_node.detector import cuda
-from yolo_trt_node.detector.frames import ENCODINGS
 from yolo_trt_node.detector.letterbox import Preprocessor
+from yolo_trt_node.images.frames import ENCODINGS
 
 COLOUR = (110, 120, 130)
 

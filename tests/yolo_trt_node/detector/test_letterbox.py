@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.frames import encode, picture
-from yolo_trt_node.detector.frames import ENCODINGS, Frame
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor, matched_shape
+from yolo_trt_node.images.frames import ENCODINGS, Frame
 
 sides = st.integers(1, 4000)
 

@@ -19,8 +19,8 @@ from support import cameras
 from support.jetson import write_jetson
 from support.ros import NodeProcess, Peer, Transition, dds_environment, detector_node, wait_until
 from support.toy_detector import write_toy_detector
+from yolo_trt_node.health.diagnosis import Cause
 from yolo_trt_node.node import parameters
-from yolo_trt_node.node.findings import Cause
 from yolo_trt_node.node.health import Health
 
 OK, WARN, ERROR, STALE = (

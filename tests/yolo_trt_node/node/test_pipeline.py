@@ -9,10 +9,10 @@ from std_msgs.msg import Header
 from support.toy_detector import paint_cells
 from vision_msgs.msg import Detection2DArray
 from yolo_trt_node.detector import Detector, DetectorOptions
+from yolo_trt_node.health.statistics import CameraStatistics
 from yolo_trt_node.node.messages import image_message
 from yolo_trt_node.node.parameters import LiveSettings
 from yolo_trt_node.node.pipeline import Pipeline
-from yolo_trt_node.node.statistics import CameraStatistics
 
 
 class Publisher:

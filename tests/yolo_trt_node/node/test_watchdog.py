@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from yolo_trt_node.node.findings import Publisher, Situation
-from yolo_trt_node.node.statistics import Window
+from yolo_trt_node.health.diagnosis import Publisher, Situation
+from yolo_trt_node.health.statistics import Window
 from yolo_trt_node.node.watchdog import Watchdog, conflict, describe, other_domains
 
 SILENT = Situation(

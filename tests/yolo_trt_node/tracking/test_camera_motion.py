@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.tracking.camera_motion import CameraMotion
 
 HEIGHT, WIDTH = 540, 960

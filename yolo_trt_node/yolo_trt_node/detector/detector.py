@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from yolo_trt_node.detector.backends import ModelFile, RuntimeOptions, Session, open_model
 from yolo_trt_node.detector.card import ModelCard, ModelError, read_card
 from yolo_trt_node.detector.decode import Boxes, decode_end2end, decode_raw
-from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
 from yolo_trt_node.detector.tiling import (
     MAX_OVERLAP,
@@ -26,6 +25,7 @@ from yolo_trt_node.detector.tiling import (
     parse_tiling,
     plan_views,
 )
+from yolo_trt_node.images.frames import Frame
 
 # Options that can change while a model is loaded; the others decide how it is loaded.
 LIVE_OPTIONS = (

@@ -20,9 +20,9 @@ try:
 except ModuleNotFoundError:  # Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
+from yolo_trt_node.health.statistics import CameraStatistics
 from yolo_trt_node.node.parameters import RELIABILITIES, LiveSettings
 from yolo_trt_node.node.qos import answer_qos, create_publisher, image_qos
-from yolo_trt_node.node.statistics import CameraStatistics
 from yolo_trt_node.tracking import Tracker
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.qos import QoSProfile
 
-from yolo_trt_node.node.board import Jetson
-from yolo_trt_node.node.diagnostics import (
+from yolo_trt_node.health.diagnostics import (
     LifeCycle,
     Status,
     Thresholds,
@@ -27,8 +26,9 @@ from yolo_trt_node.node.diagnostics import (
     log_line,
     model_status,
 )
+from yolo_trt_node.health.jetson import Jetson
+from yolo_trt_node.health.statistics import CameraStatistics, Window
 from yolo_trt_node.node.qos import create_speaker
-from yolo_trt_node.node.statistics import CameraStatistics, Window
 from yolo_trt_node.node.watchdog import Watchdog, observe
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from yolo_trt_node.detector import Detections, Detector
-from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.drawing import draw_detections
+from yolo_trt_node.images.frames import Frame
+from yolo_trt_node.images.messages import ImageError, read_image
 from yolo_trt_node.node.camera import Camera, ImageMessage
-from yolo_trt_node.node.images import ImageError, read_image
 from yolo_trt_node.node.messages import (
     detection_array,
     image_message,

@@ -14,8 +14,8 @@ from rclpy.duration import Infinite
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from yolo_trt_node.node.findings import Finding, Publisher, Situation, explain
-from yolo_trt_node.node.statistics import Window
+from yolo_trt_node.health.diagnosis import Finding, Publisher, Situation, explain
+from yolo_trt_node.health.statistics import Window
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -35,8 +35,8 @@ from rosbags.rosbag2 import Reader
 
 from yolo_trt_node.detector import Detections, Detector, DetectorOptions, ModelError
 from yolo_trt_node.detector.backends import BACKENDS, PRECISIONS
-from yolo_trt_node.detector.frames import Frame
-from yolo_trt_node.node.images import ImageError
+from yolo_trt_node.images.frames import Frame
+from yolo_trt_node.images.messages import ImageError
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import STORAGES, BagError, BagWriter, flush_to_disk, open_bag, typestore
 from yolo_trt_node.replay.bags import messages as read_messages

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector.frames import Frame
-from yolo_trt_node.node import images
-from yolo_trt_node.node.images import ImageError
+from yolo_trt_node.images import messages as images
+from yolo_trt_node.images.frames import Frame
+from yolo_trt_node.images.messages import ImageError
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"

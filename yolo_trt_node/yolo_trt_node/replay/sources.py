@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.rosbag2 import Reader
 
-from yolo_trt_node.node.images import ImageError
+from yolo_trt_node.images.messages import ImageError
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import BagError, is_latched, open_bag
 from yolo_trt_node.replay.bags import messages as read_messages

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolo_trt_node.detector import Detections
-from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.tracking.assignment import assign
 from yolo_trt_node.tracking.camera_motion import CameraMotion
 

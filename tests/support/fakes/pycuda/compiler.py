@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from yolo_trt_node.detector.frames import ENCODINGS, Frame
 from yolo_trt_node.detector.letterbox import Preprocessor
+from yolo_trt_node.images.frames import ENCODINGS, Frame
 
 from pycuda import driver
 

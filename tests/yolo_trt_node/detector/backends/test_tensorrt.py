@@ -14,8 +14,8 @@ from support.toy_detector import expected_box, paint_cells
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 from yolo_trt_node.detector.backends import RuntimeOptions, gpu, open_model
 from yolo_trt_node.detector.backends.tensorrt import SharedEngine
-from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
+from yolo_trt_node.images.frames import Frame
 
 ALL = pytest.mark.parametrize("fake", fake_tensorrt.VERSIONS, indirect=True)
 OLD = pytest.mark.parametrize("fake", ["8.4.1.5", "8.5.3.1"], indirect=True)

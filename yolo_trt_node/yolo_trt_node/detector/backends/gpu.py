@@ -22,8 +22,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from yolo_trt_node.detector import cuda
 from yolo_trt_node.detector.backends import BackendUnavailable
-from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.detector.letterbox import Letterbox
+from yolo_trt_node.images.frames import Frame
 
 _LOG = logging.getLogger(__name__)
 

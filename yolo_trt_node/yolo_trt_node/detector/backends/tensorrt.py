@@ -27,9 +27,9 @@ from yolo_trt_node.detector.backends import BackendUnavailable, RuntimeOptions
 from yolo_trt_node.detector.backends.gpu import Buffer, FrameLoader, Gpu, Graph
 from yolo_trt_node.detector.card import ModelError, TensorSpec
 from yolo_trt_node.detector.engine_builder import Recipe, is_strongly_typed, load_tensorrt
-from yolo_trt_node.detector.frames import Frame
 from yolo_trt_node.detector.letterbox import Letterbox
 from yolo_trt_node.detector.onnx_file import OnnxHeader, read_header
+from yolo_trt_node.images.frames import Frame
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from yolo_trt_node.detector.frames import ENCODINGS, Frame
 from yolo_trt_node.detector.letterbox import Letterbox
+from yolo_trt_node.images.frames import ENCODINGS, Frame
 
 KERNEL = "letterbox"
 """The kernel's name in the compiled module."""

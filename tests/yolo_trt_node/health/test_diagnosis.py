@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from yolo_trt_node.node.findings import Cause, Finding, Publisher, Situation, explain
-from yolo_trt_node.node.statistics import Window
+from yolo_trt_node.health.diagnosis import Cause, Finding, Publisher, Situation, explain
+from yolo_trt_node.health.statistics import Window
 
 TOPIC = "/camera/image_raw"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from support.frames import encode, picture
-from yolo_trt_node.detector.frames import ENCODINGS, Frame
+from yolo_trt_node.images.frames import ENCODINGS, Frame
 
 IMAGE = picture(46, 62)
 

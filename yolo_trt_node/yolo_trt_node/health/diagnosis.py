@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from yolo_trt_node.node.statistics import Window
+from yolo_trt_node.health.statistics import Window
 
 # Publishers and subscriptions may need so long to find each other.
 DISCOVERY_S = 5.0

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from yolo_trt_node.node.statistics import OTHER_REASONS, REASONS_KEPT, CameraStatistics, Window
+from yolo_trt_node.health.statistics import OTHER_REASONS, REASONS_KEPT, CameraStatistics, Window
 
 
 class Clock:

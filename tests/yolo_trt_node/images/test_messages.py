@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from support.frames import encode, picture
-from yolo_trt_node.node.images import ENCODINGS, ImageError, raw_frame, read_image
+from yolo_trt_node.images.messages import ENCODINGS, ImageError, raw_frame, read_image
 
 ODD = (23, 37)
 EVEN = (24, 38)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from support.toy_detector import NAMES
 from yolo_trt_node.detector import Detector
-from yolo_trt_node.node.board import BoardReading
-from yolo_trt_node.node.diagnostics import (
+from yolo_trt_node.health.diagnosis import Cause, Finding
+from yolo_trt_node.health.diagnostics import (
     Level,
     LifeCycle,
     Says,
@@ -18,8 +18,8 @@ from yolo_trt_node.node.diagnostics import (
     log_line,
     model_status,
 )
-from yolo_trt_node.node.findings import Cause, Finding
-from yolo_trt_node.node.statistics import Window
+from yolo_trt_node.health.jetson import BoardReading
+from yolo_trt_node.health.statistics import Window
 
 THRESHOLDS = Thresholds(
     min_rate_hz=10.0,

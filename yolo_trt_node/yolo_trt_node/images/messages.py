@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector.frames import Frame
+from yolo_trt_node.images.frames import Frame
 
 Pixels = NDArray[np.uint8]
 

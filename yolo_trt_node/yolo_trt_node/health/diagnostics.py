@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from yolo_trt_node.node.board import BoardReading
-from yolo_trt_node.node.findings import Cause, Finding
-from yolo_trt_node.node.statistics import Window
+from yolo_trt_node.health.diagnosis import Cause, Finding
+from yolo_trt_node.health.jetson import BoardReading
+from yolo_trt_node.health.statistics import Window
 
 if TYPE_CHECKING:
     from yolo_trt_node.detector import Detector

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.jetson import write_jetson
-from yolo_trt_node.node.board import Jetson
+from yolo_trt_node.health.jetson import Jetson
 
 
 @pytest.fixture
