@@ -69,7 +69,7 @@ def export(weights: Path | None, destination: Path, size: int) -> None:
 def load_frames(images: Path | None, height: int, width: int, count: int) -> np.ndarray:
     """Return count x height x width x 3 uint8 BGR."""
     if images is None:
-        from yolo_compress.data.scenes import SceneSpec, render_scene
+        from aerial_scenes.scenes import SceneSpec, render_scene
 
         plain = SceneSpec()
         spec = plain.scaled(max(width / plain.width, height / plain.height), width=width, height=height)

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from yolo_trt_node.detector import Detections, Detector, DetectorOptions
 
-from yolo_compress.data.scenes import SceneSpec, render_scene
-from yolo_compress.data.visdrone import VISDRONE_CLASSES
+from aerial_scenes.scenes import SceneSpec, render_scene
+from aerial_scenes.visdrone import VISDRONE_CLASSES
 from yolo_compress.demo import real
 from yolo_compress.demo.flight import Shot, truth_of
 from yolo_compress.errors import UserError

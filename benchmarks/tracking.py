@@ -24,9 +24,9 @@ from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.tracking import NO_ID, Tracker, TrackerOptions
 from yolo_trt_node.tracking.assignment import assign
 
-from yolo_compress.data.flight import Flight
-from yolo_compress.data.scenes import SceneSpec
-from yolo_compress.data.visdrone import VISDRONE_CLASSES
+from aerial_scenes.flight import Flight
+from aerial_scenes.scenes import SceneSpec
+from aerial_scenes.visdrone import VISDRONE_CLASSES
 
 MATCH_IOU = 0.5
 RATES_HZ = (30.0, 10.0, 3.0)

@@ -51,7 +51,7 @@ class Scenes(Section):
     )
     camera: dict[str, Any] = Field(
         {},
-        description="view and surroundings: fields of yolo_compress.data.scenes.SceneSpec",
+        description="view and surroundings: fields of aerial_scenes.scenes.SceneSpec",
     )
 
 

@@ -31,7 +31,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 
-from yolo_compress.data import visdrone
+from aerial_scenes import visdrone
 from yolo_compress.errors import UserError
 
 # The official VisDrone toolkit's: a frame of a crowd has hundreds of objects.

@@ -32,8 +32,8 @@ from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, Target, imp
 from yolo_trt_node.detector.decode import decode_end2end, decode_raw
 from yolo_trt_node.detector.letterbox import Preprocessor
 
+from aerial_scenes.scenes import SceneSpec, render_scene
 from yolo_compress.config import Export
-from yolo_compress.data.scenes import SceneSpec, render_scene
 from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import (

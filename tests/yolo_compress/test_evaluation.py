@@ -22,7 +22,7 @@ from yolo_trt_node.detector.backends import RuntimeOptions
 from yolo_trt_node.detector.backends.gpu import Gpu
 from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, import_tensorrt
 
-from yolo_compress.data.visdrone import Annotation
+from aerial_scenes.visdrone import Annotation
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import (
     RECALLS,

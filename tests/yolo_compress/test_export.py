@@ -19,8 +19,8 @@ from yolo_trt_node.detector import Detector, DetectorOptions
 from yolo_trt_node.detector.decode import decode_raw
 from yolo_trt_node.detector.letterbox import Preprocessor
 
+from aerial_scenes.visdrone import VISDRONE_CLASSES
 from yolo_compress.config import Export, load_recipe
-from yolo_compress.data.visdrone import VISDRONE_CLASSES
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, read_split
 from yolo_compress.export import Precision, deliver, export_onnx, read_card, update_card, weights_sha256

@@ -1,1 +1,1 @@
-"""Aerial scenes as code, VisDrone's formats, and data sets on disk."""
+"""The data sets of a run, and the one reader of labelled images."""

@@ -21,9 +21,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from aerial_scenes.visdrone import VISDRONE_CLASSES
 from yolo_compress.config import load_recipe
 from yolo_compress.data.source import camera_spec
-from yolo_compress.data.visdrone import VISDRONE_CLASSES
 from yolo_compress.demo import real
 from yolo_compress.demo.flight import RecordedFlight, Shot, generated_shots, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet

@@ -13,8 +13,8 @@ from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import BagWriter, open_bag, read_stamp, typestore
 from yolo_trt_node.replay.messages import DETECTIONS_TYPE, IMAGE_TYPE
 
-from yolo_compress.data.flight import Flight
-from yolo_compress.data.scenes import SceneSpec
+from aerial_scenes.flight import Flight
+from aerial_scenes.scenes import SceneSpec
 from yolo_compress.evaluation import GroundTruth, truth_of
 
 IMAGE_TOPIC = "/camera/image_raw"

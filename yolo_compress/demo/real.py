@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yolo_compress.data.visdrone import VISDRONE_CLASSES
+from aerial_scenes.visdrone import VISDRONE_CLASSES
 from yolo_compress.demo.flight import Shot
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import beside, read_ground_truth, read_image

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.toy_detector import paint_cells, write_toy_detector
 
-from yolo_compress.data.visdrone import Annotation
+from aerial_scenes.visdrone import Annotation
 from yolo_compress.demo.flight import RecordedFlight, Shot, truth_of, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly

@@ -111,7 +111,7 @@ def compare(folder, model, images):
 
 @pytest.fixture(scope="module")
 def scenes():
-    from yolo_compress.data.scenes import SceneSpec, render_scene
+    from aerial_scenes.scenes import SceneSpec, render_scene
 
     def scene(seed, width, height):
         return render_scene(seed, SceneSpec(width=width, height=height)).image

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from yolo_compress.data.camera import Camera
-from yolo_compress.data.render import Renderer
-from yolo_compress.data.scenes import SceneSpec, annotate, draw_view, world_for
-from yolo_compress.data.visdrone import Annotation
+from aerial_scenes.camera import Camera
+from aerial_scenes.render import Renderer
+from aerial_scenes.scenes import SceneSpec, annotate, draw_view, world_for
+from aerial_scenes.visdrone import Annotation
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from yolo_compress.data import shapes, textures
-from yolo_compress.data.shapes import Mesh
+from aerial_scenes import shapes, textures
+from aerial_scenes.shapes import Mesh
 
 PEDESTRIAN, PEOPLE, BICYCLE, CAR, VAN, TRUCK, TRICYCLE, AWNING_TRICYCLE, BUS, MOTOR, OTHERS = range(1, 12)
 

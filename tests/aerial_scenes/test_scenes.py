@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from yolo_compress.data.camera import Camera
-from yolo_compress.data.render import Renderer, Sighting
-from yolo_compress.data.scenes import SceneSpec, annotate, draw_view, render_scene, world_for
-from yolo_compress.data.visdrone import IGNORED_REGION, OTHERS, VISDRONE_CLASSES, Annotation
-from yolo_compress.data.world import DISTRICTS
+from aerial_scenes.camera import Camera
+from aerial_scenes.render import Renderer, Sighting
+from aerial_scenes.scenes import SceneSpec, annotate, draw_view, render_scene, world_for
+from aerial_scenes.visdrone import IGNORED_REGION, OTHERS, VISDRONE_CLASSES, Annotation
+from aerial_scenes.world import DISTRICTS
 
 # Over town in a small picture: cars of 25 to 50 pixels.
 SMALL = SceneSpec(

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from yolo_compress.data import dataset
-from yolo_compress.data.dataset import convert_visdrone, generate_dataset, scene_seeds
-from yolo_compress.data.scenes import SceneSpec
-from yolo_compress.data.visdrone import VISDRONE_CLASSES, read_annotations, to_yolo_labels
+from aerial_scenes import dataset
+from aerial_scenes.dataset import convert_visdrone, generate_dataset, scene_seeds
+from aerial_scenes.scenes import SceneSpec
+from aerial_scenes.visdrone import VISDRONE_CLASSES, read_annotations, to_yolo_labels
 
 SPEC = SceneSpec(
     width=160,
@@ -162,8 +162,8 @@ def test_splits_share_no_seed():
 
 SCRIPT = """
 import sys
-from yolo_compress.data.dataset import generate_dataset
-from yolo_compress.data.scenes import SceneSpec
+from aerial_scenes.dataset import generate_dataset
+from aerial_scenes.scenes import SceneSpec
 
 if __name__ == "__main__":
     spec = SceneSpec(width=320, height=192)

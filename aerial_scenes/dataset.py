@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 import yaml
 
-from yolo_compress.data.scenes import SceneSpec, render_scene
-from yolo_compress.data.visdrone import (
+from aerial_scenes.scenes import SceneSpec, render_scene
+from aerial_scenes.visdrone import (
     VISDRONE_CLASSES,
     Annotation,
     format_annotations,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from yolo_compress.data.camera import Camera
-from yolo_compress.data.render import Look, Renderer, Sighting
-from yolo_compress.data.visdrone import IGNORED_REGION, OTHERS, Annotation
-from yolo_compress.data.world import DISTRICTS, Rect, Sun, World, build_world
+from aerial_scenes.camera import Camera
+from aerial_scenes.render import Look, Renderer, Sighting
+from aerial_scenes.visdrone import IGNORED_REGION, OTHERS, Annotation
+from aerial_scenes.world import DISTRICTS, Rect, Sun, World, build_world
 
 Range = tuple[float, float]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yolo_compress.data.dataset import convert_visdrone
-from yolo_compress.data.visdrone import (
+from aerial_scenes.dataset import convert_visdrone
+from aerial_scenes.visdrone import (
     Annotation,
     annotation_statistics,
     format_yolo_labels,

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from yolo_compress.data.flight import Flight
-from yolo_compress.data.scenes import SceneSpec
-from yolo_compress.data.visdrone import read_sequence, write_sequence
+from aerial_scenes.flight import Flight
+from aerial_scenes.scenes import SceneSpec
+from aerial_scenes.visdrone import read_sequence, write_sequence
 
 SPEC = SceneSpec(
     width=480,
@@ -89,7 +89,7 @@ def test_any_frame_can_be_made_alone_and_again(flight, frames):
 
 
 def test_vehicles_that_leave_a_lane_return_under_a_new_id(flight):
-    from yolo_compress.data.world import Drive
+    from aerial_scenes.world import Drive
 
     drive = Drive((0.0, 0.0), 0.0, 100.0, 90.0, 10.0)
     assert drive.at(0.5) == ((95.0, 0.0, 0.0), 0)

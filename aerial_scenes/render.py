@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from yolo_compress.data import textures
-from yolo_compress.data.camera import Camera
-from yolo_compress.data.shapes import Mesh
-from yolo_compress.data.world import Building, Prop, World, ground_shadow
+from aerial_scenes import textures
+from aerial_scenes.camera import Camera
+from aerial_scenes.shapes import Mesh
+from aerial_scenes.world import Building, Prop, World, ground_shadow
 
 _NEAR = 0.5
 """Nothing closer to the camera than this many metres along its axis is drawn."""

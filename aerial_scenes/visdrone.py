@@ -295,7 +295,7 @@ def annotation_statistics(images: Iterable[Sequence[Annotation]]) -> dict[str, o
 
 def _main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m yolo_compress.data.visdrone", description=__doc__.split("\n")[0]
+        prog="python -m aerial_scenes.visdrone", description=__doc__.split("\n")[0]
     )
     commands = parser.add_subparsers(dest="command", required=True)
     stats = commands.add_parser("stats", help="print statistics of a folder of VisDrone-DET annotation files")
