@@ -14,6 +14,10 @@ def own(**changes) -> dict[str, str]:
     return {"model_card": json.dumps(model_card(64, 128, **changes))}
 
 
+def card_input(**changes) -> dict:
+    return {**model_card(64, 128)["input"], **changes}
+
+
 def test_own_card_is_read_whole():
     card = read_card(own(), [IMAGE], [RAW])
     assert (card.height, card.width, card.stride, card.head) == (64, 128, 8, "raw")
@@ -35,12 +39,6 @@ def test_fixed_shapes_of_the_graph_win_over_the_nominal_size():
     assert (card.fixed_batch, card.fixed_height, card.fixed_width) == (1, 32, 64)
 
 
-def test_an_end2end_head_is_recognised_by_its_rows_of_six():
-    rows = TensorSpec("output0", "float32", (1, 300, 6))
-    metadata = {"names": "{0: 'a', 1: 'b'}", "stride": "32", "imgsz": "[640, 640]"}
-    assert read_card(metadata, [IMAGE], [rows]).head == "end2end"
-
-
 @pytest.mark.parametrize(
     ("inputs", "outputs", "message"),
     [
@@ -51,6 +49,13 @@ def test_an_end2end_head_is_recognised_by_its_rows_of_six():
         ([IMAGE], [TensorSpec("y", "float32", (1, 1000))], "no YOLOv8-style detector"),
         ([IMAGE], [RAW, RAW], "no YOLOv8-style detector"),
         ([TensorSpec("x", "float32", (1, 3, 60, 64))], [RAW], "no multiple of its stride 8"),
+        ([TensorSpec("x", "float32", (1, 3, 32768, 64))], [RAW], "more than 16384 a side"),
+        ([TensorSpec("x", "float32", (1, 3, 16384, 16384))], [RAW], "64 Mpx in all"),
+        ([TensorSpec("x", "float32", (64, 3, 2048, 2048))], [RAW], "64 Mpx in all"),
+        ([TensorSpec("x", "float32", (10**6, 3, 8, 8))], [RAW], "256 images"),
+        ([TensorSpec("x", "float32", (1, 3, 0, 64))], [RAW], "is empty"),
+        ([IMAGE], [TensorSpec("y", "float32", (1, 7, 10**12))], "greater than any"),
+        ([IMAGE], [], "found none"),
     ],
 )
 def test_graphs_that_are_no_detector_are_refused(inputs, outputs, message):
@@ -67,6 +72,19 @@ def test_graphs_that_are_no_detector_are_refused(inputs, outputs, message):
         ({"names": None}, "damaged"),
         ({"input": {"height": 64}}, "damaged"),
         ({"names": ["a"]}, "3 classes, but the model names 1"),
+        ({"names": "abc"}, "damaged.*names is no list"),
+        ({"names": ["x" * 5000, "b", "c"]}, "5000 characters"),
+        ({"names": [f"c{i}" for i in range(20_000)]}, "names 20000 classes"),
+        ({"stride": 10**9}, "stride 10{9}, which is not 1 to 1024"),
+        ({"stride": 10**400}, "stride 10+, which"),
+        ({"score_threshold": float("nan")}, "score_threshold nan"),
+        ({"iou_threshold": 7}, "iou_threshold 7"),
+        ({"input": card_input(scale=float("inf"))}, "scale inf, which"),
+        ({"input": card_input(scale=0)}, "scale 0.0"),
+        ({"input": card_input(height=float("inf"))}, "damaged"),
+        ({"input": card_input(height=1 << 20)}, "height"),
+        ({"input": card_input(letterbox_colour=[0, 0, 256])}, "letterbox_colour"),
+        ({"origin": "x" * (2 << 20)}, "damaged.*characters"),
     ],
 )
 def test_cards_that_do_not_fit_are_refused(changes, message):
@@ -82,3 +100,8 @@ def test_a_card_that_is_no_json_is_refused():
 def test_an_end2end_model_without_names_is_refused():
     with pytest.raises(ModelError, match="names no classes"):
         read_card({}, [IMAGE], [TensorSpec("output0", "float32", (1, 300, 6))])
+
+
+def test_a_card_nested_too_deep_is_damaged():
+    with pytest.raises(ModelError, match="damaged"):
+        read_card({"model_card": "[" * 100_000}, [IMAGE], [RAW])
