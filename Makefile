@@ -30,6 +30,7 @@ demo-real: setup
 # Tests that talk over DDS come first and alone: they wait more than they compute, and a busy machine makes them
 # wait too long. The others share two cores. One that fails is tried once more, and the summary says so.
 DDS_TESTS := tests/yolo_trt_node/node tests/yolo_trt_node/replay tests/yolo_compress/demo \
+  tests/yolo_autonomy/node \
   tests/benchmarks/test_node_benchmark.py tests/benchmarks/test_soak.py
 
 test: setup

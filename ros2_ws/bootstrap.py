@@ -126,7 +126,14 @@ def set_up(*, force: bool) -> None:
         "yolo_trt_node",
         "building yolo_trt_node",
         sources,
-        lambda: build_node(ros),
+        lambda: build_node(ros, "yolo_trt_node"),
+    )
+    adapters = WORKSPACE / "src" / "yolo_autonomy"
+    step(
+        "yolo_autonomy",
+        "building yolo_autonomy",
+        sorted(path for path in adapters.rglob("*") if "__pycache__" not in path.parts),
+        lambda: build_node(ros, "yolo_autonomy"),
     )
     step("environment", "environment file", [Path(__file__)], lambda: write_environment(ros))
 
@@ -245,13 +252,13 @@ def brought_by_ros(package: str) -> bool:
     )
 
 
-def build_node(ros: str | None) -> None:
-    """Build yolo_trt_node afresh: colcon copies over the last build and would keep files that are gone."""
-    shutil.rmtree(WORKSPACE / "build" / "yolo_trt_node", ignore_errors=True)
+def build_node(ros: str | None, package: str) -> None:
+    """Build a Python package afresh: colcon copies over the last build and would keep files that are gone."""
+    shutil.rmtree(WORKSPACE / "build" / package, ignore_errors=True)
     for site in (WORKSPACE / "install").glob("lib/python3.*/site-packages"):
-        shutil.rmtree(site / "yolo_trt_node", ignore_errors=True)
-    shutil.rmtree(WORKSPACE / "install" / "share" / "yolo_trt_node", ignore_errors=True)
-    colcon_build(ros, WORKSPACE / "src" / "yolo_trt_node")
+        shutil.rmtree(site / package, ignore_errors=True)
+    shutil.rmtree(WORKSPACE / "install" / "share" / package, ignore_errors=True)
+    colcon_build(ros, WORKSPACE / "src" / package)
 
 
 def colcon_build(ros: str | None, package: Path) -> None:

@@ -1,0 +1,36 @@
+"""Build the ROS 2 package of adapters (``colcon build``)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "yolo_autonomy"
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="From detections to autopilots, planners and ground stations",
+    license="Apache-2.0",
+    maintainer="yolo_trt_node maintainers",
+    maintainer_email="maintainers@yolo-trt-node.example.org",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *(
+            (
+                f"share/{NAME}/{folder}",
+                [str(file) for file in sorted(Path(folder).iterdir()) if file.is_file()],
+            )
+            for folder in ("launch", "config")
+        ),
+    ],
+    # ROS resolves the other dependencies (package.xml).
+    install_requires=["setuptools"],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            f"target_selection = {NAME}.target_node:main",
+        ]
+    },
+)
