@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from yolo_compress import ultralytics_env  # noqa: F401  (must come before any import of Ultralytics)
-from yolo_compress.pruning import count_macs, count_params, prune_uniformly
+from yolo_compress.pruning.budget import count_macs, count_params
+from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.pruning.surgery import split_c2f
 from yolo_compress.training import load_model, save_model
 

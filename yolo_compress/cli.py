@@ -14,7 +14,7 @@ from rich.console import Console
 from yolo_compress.errors import UserError
 
 if TYPE_CHECKING:
-    from yolo_compress.config import Recipe
+    from yolo_compress.config.sections import Recipe
     from yolo_compress.evaluation import Accuracy
 
 # Everything that needs torch is imported by the command that uses it: --help answers at once, and the
@@ -46,7 +46,7 @@ def _changes(overrides: list[str] | None, sets: list[str] | None, output: Path |
 
 
 def _load(recipe: Path, overrides: list[str] | None, sets: list[str] | None, output: Path | None) -> Recipe:
-    from yolo_compress.config import load_recipe
+    from yolo_compress.config.loading import load_recipe
 
     return load_recipe(recipe, _changes(overrides, sets, output))
 
@@ -71,7 +71,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, sets: Sets = None, outp
     loaded = _load(recipe, overrides, sets, output)
     with _interruptible(loaded.output):
         from yolo_compress.report.content import write_report
-        from yolo_compress.run import run_recipe
+        from yolo_compress.run.worker import run_recipe
 
         result = run_recipe(loaded, console)
         page = write_report(loaded.output)
@@ -82,7 +82,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, sets: Sets = None, outp
 
 def _stage(loaded: Recipe, name: str, checkpoints: list[Path]) -> None:
     with _interruptible(loaded.output):
-        from yolo_compress.run import CHECKPOINT, run_stage
+        from yolo_compress.run.worker import CHECKPOINT, run_stage
 
         folder = run_stage(loaded, name, checkpoints, console)
     console.print(f"written: {folder / CHECKPOINT}", soft_wrap=True)
@@ -126,10 +126,11 @@ def prune(
     ] = None,
 ) -> None:
     """Remove channels from a checkpoint; the result opens in any Ultralytics. Fine-tune it by `distill`."""
-    from yolo_compress.config import Prune, load_section
+    from yolo_compress.config.loading import load_section
+    from yolo_compress.config.sections import Prune
     from yolo_compress.errors import explained_disk_errors
-    from yolo_compress.pruning import Bench
-    from yolo_compress.pruning import prune as remove_channels
+    from yolo_compress.pruning.pruner import Bench
+    from yolo_compress.pruning.pruner import prune as remove_channels
     from yolo_compress.training import load_model, save_model
 
     targets = {"params": params, "macs": macs, "latency": latency}
@@ -176,7 +177,7 @@ def compare(
     ] = False,
 ) -> None:
     """Train several ways to a detector at one budget of epochs, and say which is worth it."""
-    from yolo_compress.config import load_comparison
+    from yolo_compress.config.loading import load_comparison
 
     arms = load_comparison(recipe, _changes(overrides, sets, output))
     folder = arms.base.output
@@ -261,9 +262,10 @@ def export(
     ] = None,
 ) -> None:
     """Export a checkpoint to ONNX files that describe themselves, checked against torch."""
-    from yolo_compress.config import Export, load_section
+    from yolo_compress.config.loading import load_section
+    from yolo_compress.config.sections import Export
     from yolo_compress.errors import explained_disk_errors
-    from yolo_compress.export import deliver
+    from yolo_compress.export.export import deliver
 
     lists = {"precision": precision, "verify": verify}
     given = [f"{name}=[{', '.join(values)}]" for name, values in lists.items() if values]

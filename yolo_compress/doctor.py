@@ -23,12 +23,14 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from yolo_compress.config import Dense, Export, Prune, Recipe, load_recipe
+from yolo_compress.config.loading import load_recipe
+from yolo_compress.config.sections import Dense, Export, Prune, Recipe
 from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Split, beside, read_ground_truth, read_image, read_split
-from yolo_compress.pruning import count_params, prune
-from yolo_compress.run import architecture, plan, space_needed
+from yolo_compress.pruning.budget import count_params
+from yolo_compress.pruning.pruner import prune
+from yolo_compress.run.worker import architecture, plan, space_needed
 from yolo_compress.training import load_model
 
 Status = Literal["OK", "WARN", "FAIL"]

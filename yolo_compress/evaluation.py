@@ -396,7 +396,7 @@ def evaluate_model(
             raise UserError(f"{model} has its own input size; an input size is only for checkpoints (.pt)")
         return _evaluate(model, data, split, iou_threshold, threads, progress)
     # Torch is needed for checkpoints only, see the module's docstring.
-    from yolo_compress.export import export_onnx
+    from yolo_compress.export.export import export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / f"{model.stem}.onnx"

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from yolo_compress.config import Recipe, Section, Training
+from yolo_compress.config.sections import Recipe, Section, Training
 from yolo_compress.errors import UserError
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from yolo_compress.distillation import DistillationTrainer
-from yolo_compress.sparsity import SparsityTrainer
+from yolo_compress.distillation.trainer import DistillationTrainer
+from yolo_compress.sparsity.trainer import SparsityTrainer
 from yolo_compress.training import StageTrainer
 
 from ultralytics.utils import LOCAL_RANK, RANK  # isort: skip

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from yolo_compress import ultralytics_env  # noqa: F401  (must come before any import of Ultralytics)
-from yolo_compress.config import Recipe
+from yolo_compress.config.sections import Recipe
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 

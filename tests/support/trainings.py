@@ -14,8 +14,8 @@ from unittest import mock
 from rich.console import Console
 
 from support.squares import make_recipe
-from yolo_compress.distillation import distil
-from yolo_compress.sparsity import sparsify
+from yolo_compress.distillation.trainer import distil
+from yolo_compress.sparsity.trainer import sparsify
 from yolo_compress.training import Setting, StageTrainer, train
 
 # With everything that has to survive an interruption: warm-up, steps that do not divide the epoch, mosaic

@@ -24,7 +24,7 @@ from yolo_compress.compare import (
     stock_sentence,
     verdict,
 )
-from yolo_compress.config import Arms, load_comparison
+from yolo_compress.config.loading import Arms, load_comparison
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, Latency
 from yolo_compress.report.content import write_report
@@ -140,7 +140,7 @@ def comparison_file(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_two_seeds_at_once_do_not_trip_over_the_files_that_they_share(tmp_path: Path) -> None:
     work = (
-        "import sys; from pathlib import Path; from yolo_compress.run import write_text\n"
+        "import sys; from pathlib import Path; from yolo_compress.run.worker import write_text\n"
         "for _ in range(2000): write_text(Path(sys.argv[1]), 'whole')"
     )
     both = [subprocess.Popen([sys.executable, "-c", work, str(tmp_path / "base.yaml")]) for _ in range(2)]
@@ -262,7 +262,7 @@ def test_other_keys_change_the_base_of_all_arms(comparison_file: Path) -> None:
 
 
 def test_a_comparison_and_a_recipe_are_not_mistaken_for_each_other(comparison_file: Path) -> None:
-    from yolo_compress.config import load_recipe
+    from yolo_compress.config.loading import load_recipe
 
     with pytest.raises(UserError, match="use it with `yolo-compress compare`"):
         load_recipe(comparison_file)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from yolo_compress.config import load_comparison, load_recipe
+from yolo_compress.config.loading import load_comparison, load_recipe
 from yolo_compress.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -213,7 +213,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_every_key_is_described() -> None:
-    from yolo_compress import config
+    from yolo_compress.config import sections as config
 
     sections = [c for c in vars(config).values() if isinstance(c, type) and issubclass(c, config.Section)]
     assert len(sections) > 5

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.squares import make_model, make_recipe
 
-from yolo_compress import distillation
-from yolo_compress.config import Training
-from yolo_compress.distillation import (
+from yolo_compress.config.sections import Training
+from yolo_compress.distillation import trainer as distillation
+from yolo_compress.distillation.trainer import (
     Connectors,
     DistillationTrainer,
     FrozenTeacher,
@@ -27,7 +27,7 @@ from yolo_compress.distillation import (
     response_loss,
 )
 from yolo_compress.errors import UserError
-from yolo_compress.pruning import prune_uniformly
+from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.training import Setting, load_model, save_model
 
 

@@ -11,11 +11,11 @@ import torch
 from support.gloo import DistributedDistillationTrainer, DistributedSparsityTrainer
 from support.squares import make_recipe
 
-from yolo_compress.config import Training
-from yolo_compress.distillation import DistillationTrainer
+from yolo_compress.config.sections import Training
+from yolo_compress.distillation.trainer import DistillationTrainer
 from yolo_compress.errors import UserError
-from yolo_compress.pruning import prune_uniformly
-from yolo_compress.sparsity import SparsityTrainer
+from yolo_compress.pruning.pruner import prune_uniformly
+from yolo_compress.sparsity.trainer import SparsityTrainer
 from yolo_compress.training import Setting, StageTrainer, load_model, save_model, train
 
 from ultralytics.utils import DEFAULT_CFG_DICT  # isort: skip

@@ -36,7 +36,7 @@ from yolo_compress.evaluation import (
     score,
     truth_of,
 )
-from yolo_compress.export import export_onnx
+from yolo_compress.export.export import export_onnx
 
 NONE = np.zeros((0, 4))
 

@@ -20,12 +20,20 @@ from yolo_trt_node.detector.decode import decode_raw
 from yolo_trt_node.detector.letterbox import Preprocessor
 
 from aerial_scenes.visdrone import VISDRONE_CLASSES
-from yolo_compress.config import Export, load_recipe
+from yolo_compress.config.loading import load_recipe
+from yolo_compress.config.sections import Export
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, read_split
-from yolo_compress.export import Precision, deliver, export_onnx, read_card, update_card, weights_sha256
-from yolo_compress.onnx_graph import append_suppression, tail_nodes, to_half
-from yolo_compress.pruning import prune
+from yolo_compress.export.export import (
+    Precision,
+    deliver,
+    export_onnx,
+    read_card,
+    update_card,
+    weights_sha256,
+)
+from yolo_compress.export.graph import append_suppression, tail_nodes, to_half
+from yolo_compress.pruning.pruner import prune
 from yolo_compress.training import load_model, save_model
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
@@ -362,7 +370,7 @@ class TestEnd2End:
         def wrong(graph: onnx.ModelProto, **settings: Any) -> onnx.ModelProto:
             return append_suppression(graph, **{**settings, "iou_threshold": 0.3})
 
-        monkeypatch.setattr("yolo_compress.export.append_suppression", wrong)
+        monkeypatch.setattr("yolo_compress.export.export.append_suppression", wrong)
         with pytest.raises(UserError, match=r"the end2end head found .* no file was kept"):
             export_onnx(
                 checkpoint, tmp_path / "x.onnx", 64, settings=Export.model_validate({"head": "end2end"})
@@ -381,7 +389,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
         )
         return to_half(graph, keep)
 
-    monkeypatch.setattr("yolo_compress.export.to_half", damaged)
+    monkeypatch.setattr("yolo_compress.export.export.to_half", damaged)
     (tmp_path / "x.onnx").write_text("the last good one")
     with pytest.raises(
         UserError, match=r"fp16 model does not compute what torch computes: .* no file was kept"
@@ -515,7 +523,7 @@ class TestDeliver:
             value = figures[model.suffix]
             return Accuracy(value, value, value, value, value, value, 4, ())
 
-        monkeypatch.setattr("yolo_compress.export.evaluate_model", measured)
+        monkeypatch.setattr("yolo_compress.export.export.evaluate_model", measured)
         told: list[str] = []
         settings = Export.model_validate({"precision": ["fp16"]})
         deliver(checkpoint, tmp_path / "x.onnx", settings, input_size=64, data=dataset, tell=told.append)

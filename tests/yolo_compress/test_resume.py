@@ -22,8 +22,8 @@ from support.squares import make_recipe
 from support.trainings import EPOCHS, acting_in, killed_in, run_training
 
 from yolo_compress.errors import UserError, explained_disk_errors
-from yolo_compress.pruning import prune_uniformly
-from yolo_compress.run import run_recipe
+from yolo_compress.pruning.pruner import prune_uniformly
+from yolo_compress.run.worker import run_recipe
 from yolo_compress.training import StageTrainer, load_model, save_model
 
 LOSSES = {"cwd": {"cwd_loss"}, "logits": {"logits_loss"}, "ultralytics": {"dis_loss"}}
@@ -191,7 +191,7 @@ def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: 
 
 KILLED_AT = """
 import os, signal, sys
-from yolo_compress import run
+from yolo_compress.run import worker as run
 place, stage = sys.argv.pop(1), sys.argv.pop(1)
 function = getattr(run, place)
 def function_or_death(*arguments, **options):

@@ -14,10 +14,10 @@ from rich.console import Console
 from support.squares import make_model
 from torch import nn
 
-from yolo_compress.config import Prune, Recipe, Training
+from yolo_compress.config.sections import Prune, Recipe, Training
 from yolo_compress.pruning.importance import group_norm, importances
 from yolo_compress.pruning.surgery import Surgery
-from yolo_compress.sparsity import (
+from yolo_compress.sparsity.trainer import (
     SEPARATED,
     GammaPenalty,
     Scales,

@@ -13,9 +13,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from yolo_compress.config import Training
+from yolo_compress.config.sections import Training
 from yolo_compress.errors import UserError
-from yolo_compress.pruning import count_params, prune_uniformly
+from yolo_compress.pruning.budget import count_params
+from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.training import (
     Setting,
     StageTrainer,

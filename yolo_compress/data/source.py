@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from aerial_scenes.dataset import generate_dataset
 from aerial_scenes.scenes import SceneSpec
-from yolo_compress.config import Recipe, Scenes
+from yolo_compress.config.sections import Recipe, Scenes
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import beside, read_split
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from aerial_scenes.visdrone import VISDRONE_CLASSES
-from yolo_compress.config import load_recipe
+from yolo_compress.config.loading import load_recipe
 from yolo_compress.data.source import camera_spec
 from yolo_compress.demo import real
 from yolo_compress.demo.flight import RecordedFlight, Shot, generated_shots, write_flight
@@ -31,10 +31,10 @@ from yolo_compress.demo.replay import FlownModel, fly
 from yolo_compress.demo.report import flight_table, write_report
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Accuracy, Found, score
-from yolo_compress.export import export_onnx
-from yolo_compress.pruning import count_macs, count_params
+from yolo_compress.export.export import export_onnx
+from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.report.page import Rows
-from yolo_compress.run import RunResult, percent, run_recipe
+from yolo_compress.run.worker import RunResult, percent, run_recipe
 from yolo_compress.training import load_model
 
 RECIPE = Path("config", "compress", "demo.yaml")

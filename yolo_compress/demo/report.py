@@ -8,7 +8,7 @@ from pathlib import Path
 from yolo_compress.demo.replay import FlownModel
 from yolo_compress.evaluation import Accuracy, read_image
 from yolo_compress.report.page import Part, Rows, class_legend, photo, write_page
-from yolo_compress.run import percent
+from yolo_compress.run.worker import percent
 
 
 def flight_table(flown: Sequence[FlownModel], accuracy: Sequence[Accuracy], note: str) -> Rows:

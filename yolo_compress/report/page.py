@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from yolo_trt_node.drawing import class_colour
 
-from yolo_compress.export import versions
-from yolo_compress.run import write_text
+from yolo_compress.export.export import versions
+from yolo_compress.run.worker import write_text
 
 # Wide enough for a box around a small car, and no wider: every picture is inside the page.
 PHOTO_PX = 1920

@@ -8,11 +8,12 @@ import torch
 from support.squares import enliven, make_model
 from torch import nn
 
-from yolo_compress import pruning
-from yolo_compress.config import Prune
+from yolo_compress.config.sections import Prune
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import Latency
-from yolo_compress.pruning import Bench, count_macs, count_params, prune
+from yolo_compress.pruning import pruner
+from yolo_compress.pruning.budget import count_macs, count_params
+from yolo_compress.pruning.pruner import Bench, prune
 
 from ultralytics.nn.modules import C2f  # isort: skip
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
@@ -151,14 +152,14 @@ def test_latency_is_searched_by_measuring_candidates_beside_the_dense_model(
         sizes = [model.stat().st_size for model in models]
         return [Latency(ms=size / 1e6, ratio=size / sizes[0]) for size in sizes]
 
-    monkeypatch.setattr(pruning, "measure_latency", measure)
+    monkeypatch.setattr(pruner, "measure_latency", measure)
     monkeypatch.setattr(
-        pruning, "export_onnx", lambda source, target, _: target.write_bytes(source.read_bytes())
+        pruner, "export_onnx", lambda source, target, _: target.write_bytes(source.read_bytes())
     )
     bench = Bench(dataset, threads=1, rounds=3)
     pruned = prune(make_model(), settings({"latency": 0.5}, backend="onnxruntime"), 64, bench=bench)
     assert 0.49 <= pruned.reached <= 0.5
-    assert 2 <= len(asked) <= pruning.LATENCY_MEASUREMENTS
+    assert 2 <= len(asked) <= pruner.LATENCY_MEASUREMENTS
     assert all(a == {"images": 4, "rounds": 3, "threads": 1, "backend": "onnxruntime"} for a in asked)
     with pytest.raises(UserError, match=r"prune\.target\.latency.*the least is 0\."):
         prune(make_model(), settings({"latency": 0.001}), 64, bench=bench)
@@ -168,7 +169,7 @@ def test_latency_is_measured_for_real_with_the_named_backend(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any share that a tiny model reaches here: how fast a loaded machine is, no test can say."""
-    monkeypatch.setattr(pruning, "LATENCY_MEASUREMENTS", 2)
+    monkeypatch.setattr(pruner, "LATENCY_MEASUREMENTS", 2)
     seen: list[str] = []
     pruned = prune(
         make_model(),

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
-from yolo_compress.config import Prune, required
+from yolo_compress.config.sections import Prune, required
 from yolo_compress.pruning.importance import group_norm
 from yolo_compress.pruning.surgery import coupled_gammas
 from yolo_compress.training import Setting, StageTrainer, train, write_file

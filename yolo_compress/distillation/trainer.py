@@ -15,7 +15,7 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
-from yolo_compress.config import Distill, required
+from yolo_compress.config.sections import Distill, required
 from yolo_compress.errors import UserError
 from yolo_compress.training import Setting, StageTrainer, load_model, train
 

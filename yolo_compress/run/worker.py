@@ -27,14 +27,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from yolo_compress.config import Dense, Distill, Export, Prune, Recipe, Section, Sparsify
+from yolo_compress.config.sections import Dense, Distill, Export, Prune, Recipe, Section, Sparsify
 from yolo_compress.data.source import Source, prepare_source
-from yolo_compress.distillation import distil
+from yolo_compress.distillation.trainer import distil
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.evaluation import Accuracy, Latency, evaluate_model, measure_latency, read_split
-from yolo_compress.export import Delivery, deliver, export_onnx, read_card, update_card, versions
-from yolo_compress.pruning import Bench, count_macs, count_params, prune
-from yolo_compress.sparsity import sparsify
+from yolo_compress.export.export import Delivery, deliver, export_onnx, read_card, update_card, versions
+from yolo_compress.pruning.budget import count_macs, count_params
+from yolo_compress.pruning.pruner import Bench, prune
+from yolo_compress.sparsity.trainer import sparsify
 from yolo_compress.training import (
     Setting,
     StageTrainer,

@@ -33,7 +33,7 @@ from yolo_trt_node.detector.decode import decode_end2end, decode_raw
 from yolo_trt_node.detector.letterbox import Preprocessor
 
 from aerial_scenes.scenes import SceneSpec, render_scene
-from yolo_compress.config import Export
+from yolo_compress.config.sections import Export
 from yolo_compress.data.source import spread
 from yolo_compress.errors import UserError
 from yolo_compress.evaluation import (
@@ -44,7 +44,7 @@ from yolo_compress.evaluation import (
     read_split,
     require_same_classes,
 )
-from yolo_compress.onnx_graph import append_suppression, fix_sizes, quantise, tail_nodes, to_half
+from yolo_compress.export.graph import append_suppression, fix_sizes, quantise, tail_nodes, to_half
 from yolo_compress.training import load_model
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 

@@ -1,0 +1,1 @@
+"""Export to ONNX files that describe themselves, checked against torch."""

@@ -1,0 +1,324 @@
+"""Structured channel pruning of Ultralytics detectors to a stated budget.
+
+A model is opened (`surgery`), its channels are ranked (`importance`), the budget is shared out (`budget`, on
+request by a measured `sensitivity`), and what is left is folded back into stock Ultralytics modules.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from yolo_compress.config.sections import Prune
+from yolo_compress.errors import UserError
+from yolo_compress.evaluation import measure_latency, read_split
+from yolo_compress.export.export import export_onnx
+from yolo_compress.pruning import budget
+from yolo_compress.pruning.budget import CostModel, Plans, count_macs, count_params
+from yolo_compress.pruning.importance import importances, keep_largest
+from yolo_compress.pruning.sensitivity import calibration_batch, measure_sensitivity
+from yolo_compress.pruning.surgery import Surgery
+from yolo_compress.training import save_model
+
+from ultralytics.nn.tasks import DetectionModel  # isort: skip
+from ultralytics.utils.torch_utils import select_device  # isort: skip
+
+__all__ = ["Bench", "Pruned", "count_macs", "count_params", "prune", "prune_uniformly"]
+
+# Images a latency round, and how often a latency search may measure: each measurement costs an export.
+LATENCY_IMAGES = 4
+LATENCY_MEASUREMENTS = 10
+# Where nothing is counted at an input size, any will do.
+_ANY_SIZE = 64
+
+
+# Called with what is being measured, steps done, steps in all.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What pruning measures on: needed for `latency` targets and `sensitivity`.
+
+    Attributes:
+        data: an Ultralytics data set description.
+        split: whose images latency is measured on.
+        device: for the sensitivity, as Ultralytics names it.
+        threads: CPU threads of the latency measurement.
+        rounds: of the latency measurement.
+    """
+
+    data: Path
+    split: str = "val"
+    device: str = "cpu"
+    threads: int = 2
+    rounds: int = 10
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned model and how it came about.
+
+    Attributes:
+        model: the pruned network, stock Ultralytics modules only, parameters in fp32.
+        kind: what the target was about: params, macs, latency or channels.
+        target: share of the dense model's that was asked for.
+        reached: share that is left.
+        channels: for each convolution its name, and its output channels before and after.
+    """
+
+    model: DetectionModel
+    kind: str
+    target: float
+    reached: float
+    channels: tuple[tuple[str, int, int], ...]
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether the target is met to within 2 % of itself."""
+        return abs(self.reached - self.target) <= budget.TOLERANCE * self.target
+
+    def record(self) -> dict[str, Any]:
+        """Return the entries for the stage's record: plain values."""
+        return {
+            "pruning": {"kind": self.kind, "target": self.target, "reached": self.reached},
+            "channels": [
+                {"layer": layer, "before": before, "after": after} for layer, before, after in self.channels
+            ],
+        }
+
+    def summary(self) -> str:
+        """Say in a sentence what was asked for and what came out."""
+        kept = sum(after for _, _, after in self.channels) / sum(before for _, before, _ in self.channels)
+        text = f"{self.reached:.1%} of the {self.kind} left (asked for {self.target:.1%}), {kept:.1%} of all "
+        text += "channels"
+        if not self.within_tolerance:
+            text += (
+                "; the next step that the rounding, min_width and max_ratio allow would be further off"
+                if self.kind != "latency"
+                else f"; no candidate of {LATENCY_MEASUREMENTS} measured came closer"
+            )
+        return text
+
+
+def prune(
+    model: DetectionModel,
+    settings: Prune,
+    input_size: int,
+    *,
+    seed: int = 0,
+    bench: Bench | None = None,
+    progress: Progress | None = None,
+) -> Pruned:
+    """Prune a detector to a target.
+
+    Args:
+        model: a YOLOv8, YOLOv5u or YOLO11 detector with any number of classes; it is left as it is.
+        settings: the recipe's section.
+        input_size: side of the square input in pixels at which costs are counted and measured.
+        seed: of the importance ``random``.
+        bench: what to measure on, where the settings ask for a measurement.
+        progress: called with (what is being measured, steps done, steps in all).
+
+    Raises:
+        UserError: the model's architecture is not supported, or the target cannot be reached; the message
+            names the least that can.
+        ValueError: a measurement is asked for without a bench.
+    """
+    if bench is None and (settings.sensitivity or settings.target.latency is not None):
+        raise ValueError("a latency target and sensitivity need a bench to measure on")
+    surgery = Surgery(model)
+    scores = importances(surgery, settings.importance, seed)
+    least = budget.floors(surgery.widths, settings.round_to, settings.min_width, settings.max_ratio)
+    costs = CostModel(surgery, input_size)
+    kind, target = settings.target.kind, settings.target.share
+
+    def cut(plan: Plans) -> DetectionModel:
+        opened = Surgery(model)
+        count = {member: kept for unit, kept in zip(opened.units, plan, strict=True) for member in unit}
+        opened.remove([keep_largest(values, count[i]) for i, values in enumerate(scores)])
+        return opened.folded()
+
+    if kind == "channels":
+        plan = budget.uniform_plan(surgery.widths, least, 1 - target, settings.round_to)
+        pruned = cut(plan)
+        reached = float(plan.sum() / sum(surgery.widths))
+        return Pruned(pruned, kind, target, reached, _channels(model, pruned))
+
+    ranked = _ranked(surgery, scores)
+    if settings.scope == "uniform":
+        path = budget.uniform_path(surgery.widths, least, settings.round_to)
+    elif not settings.sensitivity:
+        path = budget.ranked_path(ranked, least, settings.round_to)
+    else:
+        assert bench is not None
+        losses = _sensitivity(surgery, scores, settings.calibration_images, input_size, bench, progress)
+        # Where time is the target, multiply-accumulates stand for it: timing every step would take hours.
+        cost = costs.params if kind == "params" else costs.macs
+        path = budget.sensitivity_path(surgery.widths, least, settings.round_to, losses, cost)
+
+    def gain(unit: int, kept: int) -> float:
+        return float(ranked[unit][kept : kept + settings.round_to].mean())
+
+    if kind == "latency":
+        assert bench is not None
+        path = budget.single_steps(path, settings.round_to, gain)
+        pruned, reached = _meet_latency(model, path, cut, settings, input_size, bench, progress)
+    else:
+        pruned, reached = _meet_count(model, path, cut, costs, gain, settings, input_size)
+    return Pruned(pruned, kind, target, reached, _channels(model, pruned))
+
+
+def prune_uniformly(model: DetectionModel, ratio: float, round_to: int = 8) -> DetectionModel:
+    """Take the same share of channels from every layer, as the paper does: the smallest BatchNorm scales.
+
+    Args:
+        model: as for `prune`.
+        ratio: share of channels to remove, between 0 and 1.
+        round_to: what stays in a layer is a multiple of this (rounded down), and at least this.
+    """
+    settings = Prune.model_validate(
+        {
+            "target": {"channels": 1 - ratio},
+            "importance": "gamma",
+            "round_to": round_to,
+            "min_width": round_to,
+            "max_ratio": 1 - 1e-9,
+        }
+    )
+    return prune(model, settings, _ANY_SIZE).model
+
+
+def _ranked(surgery: Surgery, scores: Sequence[torch.Tensor]) -> list[NDArray[np.float64]]:
+    """Return the importances of each unit in descending order; for tied groups their mean at each rank."""
+    return [
+        torch.stack([scores[member].sort(descending=True).values for member in unit]).mean(0).double().numpy()
+        for unit in surgery.units
+    ]
+
+
+def _channels(before: nn.Module, after: nn.Module) -> tuple[tuple[str, int, int], ...]:
+    return tuple(
+        (name, module.out_channels, after.get_submodule(name).out_channels)
+        for name, module in before.named_modules()
+        if isinstance(module, nn.Conv2d)
+    )
+
+
+def _sensitivity(
+    surgery: Surgery,
+    scores: Sequence[torch.Tensor],
+    images: int,
+    input_size: int,
+    bench: Bench,
+    progress: Progress | None,
+) -> NDArray[np.float64]:
+    device = select_device(bench.device, verbose=False)
+    batch = {
+        key: value.to(device) if isinstance(value, torch.Tensor) else value
+        for key, value in calibration_batch(bench.data, images, input_size).items()
+    }
+    surgery.model.to(device)
+
+    def report(done: int, total: int) -> None:
+        if progress:
+            progress("sensitivity", done, total)
+
+    return measure_sensitivity(surgery, scores, batch, report)
+
+
+def _meet_count(
+    model: DetectionModel,
+    path: Plans,
+    cut: Callable[[Plans], DetectionModel],
+    costs: CostModel,
+    gain: Callable[[int, int], float],
+    settings: Prune,
+    input_size: int,
+) -> tuple[DetectionModel, float]:
+    """Meet a share of the parameters or multiply-accumulates; return the model and the share it has."""
+    target = settings.target.share
+    cost = costs.params if settings.target.kind == "params" else costs.macs
+    dense = float(cost(path[:1])[0])
+    shares = cost(path) / dense
+    position = budget.first_within(lambda index: float(shares[index]), len(path), target)
+    if position == len(path):
+        raise _unreachable(settings, float(shares[-1]))
+    plan = path[position]
+    if position > 0:
+        plan = budget.fill_up(plan, path[position - 1], target * dense, settings.round_to, cost, gain)
+    pruned = cut(plan)
+    if settings.target.kind == "params":
+        return pruned, count_params(pruned) / count_params(model)
+    return pruned, count_macs(pruned, input_size) / count_macs(model, input_size)
+
+
+def _meet_latency(
+    model: DetectionModel,
+    path: Plans,
+    cut: Callable[[Plans], DetectionModel],
+    settings: Prune,
+    input_size: int,
+    bench: Bench,
+    progress: Progress | None,
+) -> tuple[DetectionModel, float]:
+    """Meet a share of the measured latency; return the model and the share that was measured."""
+    target = settings.target.share
+    images = read_split(bench.data, bench.split).images[:LATENCY_IMAGES]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def export(exported: DetectionModel, stem: str) -> Path:
+            save_model(exported, folder / f"{stem}.pt")
+            export_onnx(folder / f"{stem}.pt", folder / f"{stem}.onnx", input_size)
+            return folder / f"{stem}.onnx"
+
+        dense = export(model, "dense")
+        measured: dict[int, tuple[DetectionModel, float]] = {}
+
+        def share(position: int) -> float:
+            if progress:
+                progress("latency", len(measured), LATENCY_MEASUREMENTS)
+            candidate = cut(path[position])
+            latencies = measure_latency(
+                [dense, export(candidate, "candidate")],
+                images,
+                rounds=bench.rounds,
+                threads=bench.threads,
+                backend=settings.backend,
+            )
+            measured[position] = candidate, latencies[1].ratio
+            return latencies[1].ratio
+
+        # The smallest first: where even that is too slow, nothing else need be measured.
+        last = len(path) - 1
+        if share(last) > target:
+            raise _unreachable(settings, measured[last][1])
+        low, high = 0, last
+        while low < high and len(measured) < LATENCY_MEASUREMENTS:
+            middle = (low + high) // 2
+            reached = share(middle)
+            if reached > target:
+                low = middle + 1
+            else:
+                high = middle
+                if reached >= (1 - budget.TOLERANCE) * target:
+                    break
+    return max((found for found in measured.values() if found[1] <= target), key=lambda found: found[1])
+
+
+def _unreachable(settings: Prune, least: float) -> UserError:
+    kind, target = settings.target.kind, settings.target.share
+    return UserError(
+        f"prune.target.{kind}: {target:g} of the {kind} cannot be reached with round_to {settings.round_to}, "
+        f"min_width {settings.min_width} and max_ratio {settings.max_ratio:g}; the least is {least:.3f}. "
+        f"Raise prune.target.{kind}, lower prune.round_to or prune.min_width, or raise prune.max_ratio"
+    )

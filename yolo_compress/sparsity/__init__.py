@@ -1,0 +1,1 @@
+"""Sparsity training: the penalty on the BatchNorm scales that pruning can remove."""
