@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "yolo_trt_node"))
 
 from yolo_trt_node.detector import ModelError  # noqa: E402
-from yolo_trt_node.detector.backends import RuntimeOptions, open_model  # noqa: E402
+from yolo_trt_node.detector.backends import open_model  # noqa: E402
+from yolo_trt_node.detector.options import LoadOptions  # noqa: E402
 
 CONTENDERS = (
     ("onnxruntime", "auto"),
@@ -31,9 +32,7 @@ CONTENDERS = (
 )
 
 
-def serve(
-    pipe: Connection, model: str, backend: str, options: RuntimeOptions, shape: tuple[int, int]
-) -> None:
+def serve(pipe: Connection, model: str, backend: str, options: LoadOptions, shape: tuple[int, int]) -> None:
     """Load once; then answer each request for some runs with the seconds a run took (the fastest)."""
     try:
         started = time.perf_counter()
@@ -72,7 +71,7 @@ def main() -> None:
             print(f"{name:20} not installed")
             continue
         here, there = context.Pipe()
-        options = RuntimeOptions(threads=given.threads, precision=precision)
+        options = LoadOptions(threads=given.threads, precision=precision)
         arguments = (there, given.model, backend, options, (given.height, given.width))
         context.Process(target=serve, args=arguments, daemon=True).start()
         told, loading = here.recv()

@@ -18,9 +18,9 @@ from support import fake_gpu
 from support.squares import write_dataset
 from support.toy_detector import NAMES, expected_box, paint_cells, write_toy_detector
 from yolo_trt_node.detector import Detector, DetectorOptions
-from yolo_trt_node.detector.backends import RuntimeOptions
 from yolo_trt_node.detector.backends.gpu import Gpu
 from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, import_tensorrt
+from yolo_trt_node.detector.options import LoadOptions
 
 from aerial_scenes.visdrone import Annotation
 from yolo_compress.errors import UserError
@@ -310,7 +310,7 @@ def test_an_engine_is_measured_like_its_onnx(
     expected = evaluate_model(model, painted)
     fake_gpu.install(monkeypatch, "10.3.0")
     try:
-        options = RuntimeOptions(engine_cache=str(tmp_path / "engines"))
+        options = LoadOptions(engine_cache=str(tmp_path / "engines"))
         opened = OnnxOnTensorRt(model, "tensorrt", import_tensorrt("tensorrt"), Gpu.open(), options)
         engine = opened.engine(64, 64).path
         assert engine.suffix == ".engine"

@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from yolo_trt_node.detector import ModelError
-from yolo_trt_node.detector.backends import RuntimeOptions
 from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, Target, import_tensorrt
 from yolo_trt_node.detector.decode import decode_end2end, decode_raw
 from yolo_trt_node.detector.letterbox import Preprocessor
+from yolo_trt_node.detector.options import LoadOptions
 
 from aerial_scenes.scenes import SceneSpec, render_scene
 from yolo_compress.config.sections import Export
@@ -399,7 +399,7 @@ def verify_engine(path: Path, backend: str, size: int, name: Path | None = None)
     try:
         trt = import_tensorrt(backend)
         with tempfile.TemporaryDirectory() as folder:
-            options = RuntimeOptions(engine_cache=str(Path(folder) / "engines"))
+            options = LoadOptions(engine_cache=str(Path(folder) / "engines"))
             target = Target(f"GPU of compute capability {_COMPUTE_CAPABILITY}", _COMPUTE_CAPABILITY)
             engine = OnnxOnTensorRt(path, backend, trt, target, options).engine(size, size)
             return {

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
-from yolo_trt_node.detector.backends import PRECISIONS
 from yolo_trt_node.detector.backends.gpu import Gpu
 from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, Target, import_tensorrt
 from yolo_trt_node.detector.card import read_card
+from yolo_trt_node.detector.options import PRECISIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -181,7 +181,7 @@ def test_what_decides_how_a_model_is_loaded_stays(toy):
     [
         ({"score_threshold": -0.1}, "between 0 and 1"),
         ({"iou_threshold": 2.0}, "between 0 and 1"),
-        ({"max_det": 0}, "at least 1"),
+        ({"max_det": 0}, "between 1 and 10000"),
         ({"threads": -1}, "threads"),
         ({"input_shape": "640"}, "HEIGHTxWIDTH"),
         ({"input_shape": "0x64"}, "HEIGHTxWIDTH"),

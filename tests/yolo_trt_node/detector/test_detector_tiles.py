@@ -180,7 +180,7 @@ def test_tiling_changes_between_two_images(model):
         ({"tiling": "4"}, "use none, auto, or ROWSxCOLUMNS"),
         ({"tile_overlap": 0.0}, "tile_overlap is 0.0, but must lie between 0.05 and 0.5"),
         ({"tile_overlap": 0.6}, "tile_overlap"),
-        ({"max_batch": 0}, "max_batch is 0, but must be at least 1"),
+        ({"max_batch": 0}, "max_batch is 0, but must lie between 1 and 256"),
     ],
 )
 def test_tiling_options_out_of_range_are_refused(options, message):

@@ -6,6 +6,15 @@
 """
 
 from yolo_trt_node.detector.card import ModelCard, ModelError
-from yolo_trt_node.detector.detector import Detections, Detector, DetectorOptions
+from yolo_trt_node.detector.detector import Detections, Detector
+from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, LoadOptions
 
-__all__ = ["Detections", "Detector", "DetectorOptions", "ModelCard", "ModelError"]
+__all__ = [
+    "DetectOptions",
+    "Detections",
+    "Detector",
+    "DetectorOptions",
+    "LoadOptions",
+    "ModelCard",
+    "ModelError",
+]

@@ -5,94 +5,22 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector.backends import ModelFile, RuntimeOptions, Session, open_model
+from yolo_trt_node.detector.backends import ModelFile, Session, open_model
 from yolo_trt_node.detector.card import ModelCard, ModelError, read_card
 from yolo_trt_node.detector.decode import Boxes, decode_end2end, decode_raw
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
-from yolo_trt_node.detector.tiling import (
-    MAX_OVERLAP,
-    MIN_OVERLAP,
-    NO_TILES,
-    ViewPlan,
-    Window,
-    merge_views,
-    parse_tiling,
-    plan_views,
-)
+from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, parse_shape
+from yolo_trt_node.detector.tiling import ViewPlan, Window, merge_views, plan_views
 from yolo_trt_node.images.frames import Frame
 
-# Options that can change while a model is loaded; the others decide how it is loaded.
-LIVE_OPTIONS = (
-    "score_threshold",
-    "iou_threshold",
-    "max_det",
-    "classes",
-    "class_thresholds",
-    "multi_label",
-    "tiling",
-    "tile_overlap",
-)
 # Cameras of more shapes than this on one detector share; the one unused longest is compiled again.
 _SHAPES_KEPT = 4
-
-
-@dataclass(frozen=True)
-class DetectorOptions(RuntimeOptions):
-    """How to run a model; `None` means what the model's card says.
-
-    Attributes:
-        backend: ``auto`` or the name of a backend.
-        input_shape: ``auto`` (match each image's aspect where the model allows it), ``square`` (the model's
-            nominal size) or ``HEIGHTxWIDTH``.
-        score_threshold: boxes that score less or equal are dropped, 0 to 1.
-        iou_threshold: of two boxes of a class that overlap more, the weaker is dropped, 0 to 1.
-        max_det: at most so many boxes an image.
-        classes: names or ids (as text) of the classes wanted; empty for all.
-        class_thresholds: (name or id, score threshold) of classes that have one of their own.
-        multi_label: report each class of an object that scores enough, not the best alone (`decode_raw`).
-        tiling: ``none``; ``auto``: look also at overlapping tiles, as many as it takes at native resolution;
-            or ``ROWSxCOLUMNS`` of tiles.
-        tile_overlap: least share of a tile's side that its neighbour sees too, 0.05 to 0.5. An object smaller
-            than that is seen whole by a tile, wherever it is.
-
-    The others are those of `RuntimeOptions`.
-    """
-
-    backend: str = "auto"
-    input_shape: str = "auto"
-    score_threshold: float | None = None
-    iou_threshold: float | None = None
-    max_det: int = 300
-    classes: tuple[str, ...] = ()
-    class_thresholds: tuple[tuple[str, float], ...] = ()
-    multi_label: bool = False
-    tiling: str = NO_TILES
-    tile_overlap: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("score_threshold", "iou_threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is {value}, but must lie between 0 and 1")
-        for entry, value in self.class_thresholds:
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"class_thresholds: that of {entry!r} is {value}, not between 0 and 1")
-        if self.max_det < 1:
-            raise ValueError(f"max_det is {self.max_det}, but must be at least 1")
-        if self.input_shape not in ("auto", "square"):
-            parse_shape(self.input_shape)
-        parse_tiling(self.tiling)
-        if not MIN_OVERLAP <= self.tile_overlap <= MAX_OVERLAP:
-            raise ValueError(
-                f"tile_overlap is {self.tile_overlap}, but must lie between {MIN_OVERLAP} and {MAX_OVERLAP}"
-            )
 
 
 @dataclass(frozen=True)
@@ -217,13 +145,15 @@ class Detector:
         found = (getattr(session, "identity", "") for _, session in tuple(self._prepared.values()))
         return tuple(dict.fromkeys(identity for identity in found if identity))
 
-    def set_options(self, options: DetectorOptions) -> None:
-        """Take up what may change between two images: of ``options`` the fields in `LIVE_OPTIONS`, no others.
+    def set_options(self, options: DetectOptions) -> None:
+        """Take up what may change between two images: the fields of `DetectOptions`, no others.
 
         Raises:
             ValueError: a class is named that the model does not have; nothing changes.
         """
-        changed = replace(self.options, **{name: getattr(options, name) for name in LIVE_OPTIONS})
+        changed = replace(
+            self.options, **{entry.name: getattr(options, entry.name) for entry in fields(DetectOptions)}
+        )
         wanted, thresholds = _class_mask(self.card, changed.classes), _class_thresholds(self.card, changed)
         self._wanted, self._thresholds = wanted, thresholds
         self.options = changed
@@ -369,14 +299,6 @@ def _frame(index: int, image: NDArray[np.uint8] | Frame) -> Frame:
     return Frame.from_bgr(image)
 
 
-def parse_shape(text: str) -> tuple[int, int]:
-    """Read ``HEIGHTxWIDTH`` in pixels, as in ``384x640``."""
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ValueError(f"input_shape is {text!r}; use auto, square or HEIGHTxWIDTH such as 384x640")
-    return int(height), int(width)
-
-
 def _fixed_shape(card: ModelCard, wanted: str) -> tuple[int, int] | None:
     """Return the one input shape to use, or ``None`` where it follows each image's aspect."""
     free = card.fixed_height is None and card.fixed_width is None
@@ -397,7 +319,7 @@ def _fixed_shape(card: ModelCard, wanted: str) -> tuple[int, int] | None:
     return height, width
 
 
-def _class_thresholds(card: ModelCard, options: DetectorOptions) -> NDArray[np.float32]:
+def _class_thresholds(card: ModelCard, options: DetectOptions) -> NDArray[np.float32]:
     """Return the score cut of each class: its own, or the one for all."""
     common = card.score_threshold if options.score_threshold is None else options.score_threshold
     thresholds = np.full(len(card.names), common, np.float32)

@@ -16,7 +16,7 @@ from rclpy.exceptions import (
 from rclpy.validate_topic_name import validate_topic_name
 
 from yolo_trt_node.detector import DetectorOptions
-from yolo_trt_node.detector.backends import BACKENDS, PRECISIONS, PROVIDERS
+from yolo_trt_node.detector.options import BACKENDS, PRECISIONS, PROVIDERS
 from yolo_trt_node.detector.tiling import MAX_OVERLAP, MIN_OVERLAP
 from yolo_trt_node.projection import Ground
 from yolo_trt_node.tracking import TrackerOptions

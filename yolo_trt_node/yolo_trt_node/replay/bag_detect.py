@@ -34,7 +34,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
 from yolo_trt_node.detector import Detections, Detector, DetectorOptions, ModelError
-from yolo_trt_node.detector.backends import BACKENDS, PRECISIONS
+from yolo_trt_node.detector.options import BACKENDS, PRECISIONS
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.messages import ImageError
 from yolo_trt_node.replay import messages

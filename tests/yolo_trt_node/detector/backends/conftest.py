@@ -4,7 +4,7 @@ import os
 
 import pytest
 from support import fake_gpu, fake_tensorrt
-from yolo_trt_node.detector.backends import RuntimeOptions
+from yolo_trt_node.detector.options import LoadOptions
 
 FAKES = {f"tensorrt {version}": version for version in fake_tensorrt.VERSIONS}
 
@@ -50,4 +50,4 @@ def backend(request, monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def options():
-    return RuntimeOptions(threads=1, max_batch=4)
+    return LoadOptions(threads=1, max_batch=4)

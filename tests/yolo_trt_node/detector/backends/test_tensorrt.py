@@ -12,9 +12,10 @@ import pytest
 from support import fake_tensorrt
 from support.toy_detector import expected_box, paint_cells
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
-from yolo_trt_node.detector.backends import RuntimeOptions, gpu, open_model
+from yolo_trt_node.detector.backends import gpu, open_model
 from yolo_trt_node.detector.backends.tensorrt import SharedEngine
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
+from yolo_trt_node.detector.options import LoadOptions
 from yolo_trt_node.images.frames import Frame
 
 ALL = pytest.mark.parametrize("fake", fake_tensorrt.VERSIONS, indirect=True)
@@ -28,7 +29,7 @@ def images(count: int, height: int = 64, width: int = 64) -> np.ndarray:
 
 
 def open_session(path, height=64, width=64, **options):
-    model, _ = open_model(path, backend="tensorrt", options=RuntimeOptions(**options))
+    model, _ = open_model(path, backend="tensorrt", options=LoadOptions(**options))
     return model.session(height, width)
 
 
@@ -251,7 +252,7 @@ class TestProcesses:
         assert fake.calls == []
 
     def test_opening_a_model_makes_no_context_yet(self, fake, toy):
-        open_model(toy, backend="tensorrt", options=RuntimeOptions())
+        open_model(toy, backend="tensorrt", options=LoadOptions())
 
         assert fake.calls == ["init"]
 
@@ -288,7 +289,7 @@ class TestProcesses:
 
 class TestPrecision:
     def built(self, toy, **options) -> dict:
-        model, _ = open_model(toy, backend="tensorrt", options=RuntimeOptions(**options))
+        model, _ = open_model(toy, backend="tensorrt", options=LoadOptions(**options))
         return fake_tensorrt.facts_of(bytes(model.engine(64, 64).plan))
 
     @pytest.mark.parametrize("fake", ["8.4.1.5", "8.5.3.1", "10.3.0"], indirect=True)
@@ -324,10 +325,10 @@ class TestPrecision:
 
 @ALL
 def test_engine_is_static_for_one_image_and_has_a_profile_for_more(fake, toy):
-    options = RuntimeOptions(engine_workspace_mb=77)
+    options = LoadOptions(engine_workspace_mb=77)
     model, _ = open_model(toy, backend="tensorrt", options=options)
     single = fake_tensorrt.facts_of(bytes(model.engine(40, 64).plan))
-    model, _ = open_model(toy, backend="tensorrt", options=RuntimeOptions(max_batch=6))
+    model, _ = open_model(toy, backend="tensorrt", options=LoadOptions(max_batch=6))
     several = fake_tensorrt.facts_of(bytes(model.engine(40, 64).plan))
 
     assert (single["input"], single["profiles"]) == ([1, 3, 40, 64], [])
@@ -370,4 +371,4 @@ def test_rtx_refuses_a_suppression_inside_the_graph_before_it_builds(fake, toy, 
     onnx.save(model, str(path))
 
     with pytest.raises(ModelError, match=r"TensorRT-RTX cannot run a suppression .* head raw"):
-        open_model(path, backend="tensorrt_rtx", options=RuntimeOptions())
+        open_model(path, backend="tensorrt_rtx", options=LoadOptions())

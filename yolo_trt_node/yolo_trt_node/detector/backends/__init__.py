@@ -7,7 +7,6 @@ compiles it for an input shape. Every backend implements the same two protocols.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,17 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolo_trt_node.detector.card import ModelError, TensorSpec
-
-BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
-"""The backends there are, in the order in which ``auto`` tries them.
-
-A GPU comes first. On a CPU OpenVINO was not faster than ONNX Runtime in fp32 (`benchmarks/backends.py`
-measures it), and ONNX Runtime compiles faster and runs on any processor. Where bf16 is asked for, ``auto``
-comes to OpenVINO, since ONNX Runtime passes.
-"""
-
-PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
-PROVIDERS = ("cpu", "cuda", "tensorrt")
+from yolo_trt_node.detector.options import BACKENDS, LoadOptions
 
 _ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
@@ -43,47 +32,6 @@ class BackendUnavailable(ModelError):  # noqa: N818  (a state of the machine, an
         super().__init__(f"{cause}; {advice}")
         self.cause = cause
         self.advice = advice
-
-
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """How a backend runs a network.
-
-    Attributes:
-        threads: CPU threads for inference; 0 for one per core that the process may use.
-        precision: ``auto``, or the precision to compute in. ``auto`` is fp16 on TensorRT, what the file holds
-            on all others; int8 always needs a quantised model (Q/DQ).
-        max_batch: at most so many images, or tiles of them, go through the network at once; it bounds memory.
-        onnxruntime_provider: what ONNX Runtime runs on, ``cpu``, ``cuda`` or ``tensorrt``.
-        cuda_graph: replay the network as a CUDA graph, where it can be captured.
-        engine_cache: folder of the TensorRT engines; empty for the default.
-        engine_workspace_mb: limit in MiB of the scratch memory of TensorRT's kernels.
-        trust_engines: take engines although others could have written them.
-    """
-
-    threads: int = 0
-    precision: str = "auto"
-    max_batch: int = 1
-    onnxruntime_provider: str = "cpu"
-    cuda_graph: bool = True
-    engine_cache: str = ""
-    engine_workspace_mb: int = 1024
-    trust_engines: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: one is out of range.
-        """
-        if self.threads < 0:
-            raise ValueError(f"threads is {self.threads}, but must be 0 (one per core) or more")
-        for name, allowed in (("precision", PRECISIONS), ("onnxruntime_provider", PROVIDERS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
-        for name in ("max_batch", "engine_workspace_mb"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
 
 
 class Session(Protocol):
@@ -117,7 +65,7 @@ class ModelFile(Protocol):
         """Compile the model for an input height and width in pixels."""
 
 
-def open_model(path: Path, *, backend: str, options: RuntimeOptions) -> tuple[ModelFile, str]:
+def open_model(path: Path, *, backend: str, options: LoadOptions) -> tuple[ModelFile, str]:
     """Open a model file with the backend named, or with the best that there is (``auto``).
 
     Args:
@@ -170,7 +118,7 @@ def open_model(path: Path, *, backend: str, options: RuntimeOptions) -> tuple[Mo
 # Each backend is imported when it is tried: a machine that runs one of them need not have the others.
 
 
-def _open_onnxruntime(path: Path, options: RuntimeOptions) -> ModelFile:
+def _open_onnxruntime(path: Path, options: LoadOptions) -> ModelFile:
     try:
         from yolo_trt_node.detector.backends.onnx_runtime import OnnxModel
     except ImportError as error:
@@ -178,7 +126,7 @@ def _open_onnxruntime(path: Path, options: RuntimeOptions) -> ModelFile:
     return OnnxModel(path, options)
 
 
-def _open_openvino(path: Path, options: RuntimeOptions) -> ModelFile:
+def _open_openvino(path: Path, options: LoadOptions) -> ModelFile:
     try:
         from yolo_trt_node.detector.backends.openvino import OpenVinoModel
     except ImportError as error:
@@ -186,13 +134,13 @@ def _open_openvino(path: Path, options: RuntimeOptions) -> ModelFile:
     return OpenVinoModel(path, options)
 
 
-def _open_tensorrt(path: Path, options: RuntimeOptions) -> ModelFile:
+def _open_tensorrt(path: Path, options: LoadOptions) -> ModelFile:
     from yolo_trt_node.detector.backends.tensorrt import open_tensorrt
 
     return open_tensorrt(path, "tensorrt", options)
 
 
-def _open_tensorrt_rtx(path: Path, options: RuntimeOptions) -> ModelFile:
+def _open_tensorrt_rtx(path: Path, options: LoadOptions) -> ModelFile:
     from yolo_trt_node.detector.backends.tensorrt import open_tensorrt
 
     return open_tensorrt(path, "tensorrt_rtx", options)
@@ -209,7 +157,7 @@ def _package_missing(package: str, error: ImportError) -> BackendUnavailable:
     )
 
 
-_OPEN: Mapping[str, Callable[[Path, RuntimeOptions], ModelFile]] = {
+_OPEN: Mapping[str, Callable[[Path, LoadOptions], ModelFile]] = {
     "tensorrt": _open_tensorrt,
     "tensorrt_rtx": _open_tensorrt_rtx,
     "onnxruntime": _open_onnxruntime,

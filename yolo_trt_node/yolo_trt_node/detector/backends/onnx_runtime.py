@@ -11,9 +11,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector.backends import BackendUnavailable, RuntimeOptions
+from yolo_trt_node.detector.backends import BackendUnavailable
 from yolo_trt_node.detector.card import ModelError, TensorSpec
 from yolo_trt_node.detector.onnx_file import read_header
+from yolo_trt_node.detector.options import LoadOptions
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _FATAL_ONLY = 4
@@ -41,7 +42,7 @@ class OnnxModel:
 
     backend = "onnxruntime"
 
-    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+    def __init__(self, path: Path, options: LoadOptions) -> None:
         """Read the file without optimising the graph yet.
 
         Args:

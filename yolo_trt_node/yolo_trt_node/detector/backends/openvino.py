@@ -12,9 +12,10 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector.backends import BackendUnavailable, RuntimeOptions
+from yolo_trt_node.detector.backends import BackendUnavailable
 from yolo_trt_node.detector.card import ModelError, TensorSpec
 from yolo_trt_node.detector.onnx_file import read_header
+from yolo_trt_node.detector.options import LoadOptions
 
 _DEVICE = "CPU"
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -36,7 +37,7 @@ class OpenVinoModel:
 
     backend = "openvino"
 
-    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+    def __init__(self, path: Path, options: LoadOptions) -> None:
         """Read the file.
 
         Args:

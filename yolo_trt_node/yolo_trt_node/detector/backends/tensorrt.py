@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolo_trt_node.detector import engines
-from yolo_trt_node.detector.backends import BackendUnavailable, RuntimeOptions
+from yolo_trt_node.detector.backends import BackendUnavailable
 from yolo_trt_node.detector.backends.gpu import Buffer, FrameLoader, Gpu, Graph
 from yolo_trt_node.detector.card import ModelError, TensorSpec
 from yolo_trt_node.detector.engine_builder import Recipe, is_strongly_typed, load_tensorrt
 from yolo_trt_node.detector.letterbox import Letterbox
 from yolo_trt_node.detector.onnx_file import OnnxHeader, read_header
+from yolo_trt_node.detector.options import LoadOptions
 from yolo_trt_node.images.frames import Frame
 
 _LOG = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Target:
     compute_capability: str
 
 
-def open_tensorrt(path: Path, backend: str, options: RuntimeOptions) -> OnnxOnTensorRt | EngineFile:
+def open_tensorrt(path: Path, backend: str, options: LoadOptions) -> OnnxOnTensorRt | EngineFile:
     """Open an ONNX file or an engine with ``tensorrt`` or ``tensorrt_rtx``.
 
     Raises:
@@ -106,9 +107,7 @@ class OnnxOnTensorRt:
         outputs: the graph's outputs.
     """
 
-    def __init__(
-        self, path: Path, backend: str, trt: Any, gpu: Gpu | Target, options: RuntimeOptions
-    ) -> None:
+    def __init__(self, path: Path, backend: str, trt: Any, gpu: Gpu | Target, options: LoadOptions) -> None:
         """Read the file's header; the GPU does nothing yet."""
         self.backend = backend
         self._path = path
@@ -180,7 +179,7 @@ class EngineFile:
         outputs: the engine's outputs.
     """
 
-    def __init__(self, path: Path, backend: str, trt: Any, gpu: Gpu, options: RuntimeOptions) -> None:
+    def __init__(self, path: Path, backend: str, trt: Any, gpu: Gpu, options: LoadOptions) -> None:
         """Load the engine, which alone knows its tensors."""
         self.backend = backend
         self._options = options
