@@ -195,14 +195,14 @@ class TestPrecisions:
             image = cv2.imread(str(path))
             with torch.no_grad():
                 raw = model(torch.from_numpy(letterbox([image])[0]))[0][0].numpy()
-            boxes, scores, _ = decode_raw(
+            found = decode_raw(
                 raw, classes=np.ones(2, bool), score_threshold=0.0, iou_threshold=0.7, max_det=5
             )
             result = detector.detect([image])[0]
             allowed = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.3}[precision]
-            np.testing.assert_allclose(result.scores, scores, atol=allowed)
+            np.testing.assert_allclose(result.scores, found.scores, atol=allowed)
             if precision == "fp32":
-                np.testing.assert_allclose(result.boxes, (boxes * 1.5).clip(0, 96), atol=0.1)
+                np.testing.assert_allclose(result.boxes, (found.boxes * 1.5).clip(0, 96), atol=0.1)
         assert detector.precision == ("fp32" if precision == "fp16" and backend == "openvino" else precision)
 
     def test_fp16_is_in_the_body_alone_and_at_the_input(self, files: dict[str, Path]) -> None:

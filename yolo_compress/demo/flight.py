@@ -16,6 +16,7 @@ from yolo_trt_node.replay.messages import DETECTIONS_TYPE, IMAGE_TYPE
 from aerial_scenes.flight import Flight
 from aerial_scenes.scenes import SceneSpec
 from yolo_compress.evaluation import GroundTruth, truth_of
+from yolo_trt_node import cdr
 
 IMAGE_TOPIC = "/camera/image_raw"
 TRUTH_TOPIC = "/ground_truth"
@@ -63,8 +64,7 @@ def write_flight(bag: Path, shots: Iterable[Shot], fps: float, progress: Progres
             stamp = 1_000_000_000_000_000_000 + round(count * 1e9 / fps)
             header = messages.header(store, stamp, FRAME_ID)
             writer.write(IMAGE_TOPIC, IMAGE_TYPE, messages.image(store, header, shot.image), stamp)
-            truth = messages.detection_array(store, header, _boxes(shot))
-            writer.write(TRUTH_TOPIC, DETECTIONS_TYPE, truth, stamp)
+            writer.write(TRUTH_TOPIC, DETECTIONS_TYPE, _truth_message(header, shot), stamp)
             count += 1
             progress(count)
     return count
@@ -121,14 +121,16 @@ def _truth(message: Any) -> GroundTruth:
     return GroundTruth(boxes[~ignored], np.array(classes, np.int64), boxes[ignored])
 
 
-def _boxes(shot: Shot) -> Iterator[messages.Box]:
-    """Yield the truth, and the ignored regions, as messages take them."""
+def _truth_message(header: Any, shot: Shot) -> bytes:
+    """Serialize the truth, and the ignored regions."""
     truth = shot.truth
-    rows = [
-        (box, str(class_id), track)
-        for box, class_id, track in zip(truth.boxes, truth.class_ids, shot.track_ids, strict=True)
-    ]
-    rows += [(box, IGNORED, "") for box in truth.ignored]
-    for box, class_id, track in rows:
-        left, top, width, height = box.tolist()
-        yield (left, top, left + width, top + height), class_id, 1.0, track
+    boxes = np.concatenate((truth.boxes, truth.ignored))
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    return cdr.detection_array(
+        header,
+        (low + high) / 2,
+        high - low,
+        np.ones(len(boxes)),
+        [str(class_id) for class_id in truth.class_ids] + [IGNORED] * len(truth.ignored),
+        [*shot.track_ids, *[""] * len(truth.ignored)],
+    )

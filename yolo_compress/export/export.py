@@ -26,6 +26,7 @@ import onnxslim
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector import ModelError
 from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, Target, import_tensorrt
 from yolo_trt_node.detector.decode import decode_end2end, decode_raw
@@ -363,18 +364,20 @@ def _compare_head(
             found = decode_end2end(rows, classes=wanted, score_threshold=SCORE_FLOOR, max_det=max_det)
             if not _same_boxes(expected, found):
                 raise UserError(
-                    f"the end2end head found {len(found[1])} boxes where the node's own suppression finds "
-                    f"{len(expected[1])}, or others; {_KEPT}"
+                    f"the end2end head found {len(found)} boxes where the node's own suppression finds "
+                    f"{len(expected)}, or others; {_KEPT}"
                 )
 
 
-def _same_boxes(expected: Sequence[NDArray], found: Sequence[NDArray]) -> bool:
-    if len(expected[1]) != len(found[1]):
+def _same_boxes(expected: Detections, found: Detections) -> bool:
+    if len(expected) != len(found):
         return False
     # Boxes of equal score may change places.
     ours, theirs = (
-        np.column_stack([scores, ids, boxes])[np.lexsort((*np.round(boxes, 2).T, ids, -scores))]
-        for boxes, scores, ids in (expected, found)
+        np.column_stack([some.scores, some.class_ids, some.boxes])[
+            np.lexsort((*np.round(some.boxes, 2).T, some.class_ids, -some.scores))
+        ]
+        for some in (expected, found)
     )
     return bool(np.allclose(ours, theirs, rtol=1e-5, atol=1e-3))
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector import Detections
+from yolo_trt_node.boxes import Detections
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:

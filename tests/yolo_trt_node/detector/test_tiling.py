@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector.letterbox import Letterbox
 from yolo_trt_node.detector.tiling import (
     Window,
@@ -155,7 +156,7 @@ def look(views, boxes, classes, seed, missed=0.0, blind=()):
             (np.maximum(seen[:, :2], frame[:2]), np.minimum(seen[:, 2:], frame[2:])), axis=1
         )
         scores = rng.uniform(0.3, 1.0, len(seen)).astype(np.float32)
-        found.append((seen.astype(np.float32), scores, classes[visible]))
+        found.append(Detections(seen.astype(np.float32), scores, classes[visible]))
         scales.append(scale)
     return found, scales
 
@@ -163,7 +164,7 @@ def look(views, boxes, classes, seed, missed=0.0, blind=()):
 def whose(merged, boxes, classes):
     """For each box merged, the object that it overlaps most, of its class."""
     owners = []
-    for box, class_id in zip(merged[0], merged[2], strict=True):
+    for box, class_id in zip(merged.boxes, merged.class_ids, strict=True):
         sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
         shared = sides.clip(0).prod(axis=1) * (classes == class_id)
         owners.append(int(shared.argmax()))
@@ -182,7 +183,7 @@ def test_every_object_is_found_once_and_whole_wherever_it_is_and_whatever_its_si
     merged = merge_views(found, views.windows, scales, 300)
     owners = whose(merged, boxes, classes)
     assert sorted(owners) == np.flatnonzero(thickness(boxes) * max(scales) >= LEAST_SEEN).tolist()
-    np.testing.assert_allclose(merged[0], boxes[owners], atol=2 * JITTER / min(scales))
+    np.testing.assert_allclose(merged.boxes, boxes[owners], atol=2 * JITTER / min(scales))
 
 
 @given(scene=scenes(), seed=st.integers(0, 99))
@@ -207,7 +208,7 @@ def test_views_that_miss_objects_never_make_another_one_count_twice(scene, seed,
     found, scales = look(views, boxes, classes, seed, missed=missed)
     owners = whose(merge_views(found, views.windows, scales, 300), boxes, classes)
     assert len(owners) == len(set(owners))
-    assert {classes[i] for i in owners} <= {c for part in found for c in part[2]}
+    assert {classes[i] for i in owners} <= {c for part in found for c in part.class_ids}
 
 
 @given(scene=scenes(), seed=st.integers(0, 99))
@@ -217,13 +218,13 @@ def test_the_order_of_the_views_does_not_matter(scene, seed):
     found, scales = look(views, boxes, classes, seed)
     one = merge_views(found, views.windows, scales, 300)
     other = merge_views(found[::-1], views.windows[::-1], scales[::-1], 300)
-    np.testing.assert_array_equal(one[0], other[0])
-    np.testing.assert_array_equal(one[1], other[1])
+    np.testing.assert_array_equal(one.boxes, other.boxes)
+    np.testing.assert_array_equal(one.scores, other.scores)
 
 
 def boxes_of(*rows):
     table = np.array(rows, np.float32).reshape(-1, 6)
-    return table[:, :4], table[:, 4], table[:, 5].astype(np.int32)
+    return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int32))
 
 
 LEFT, RIGHT, WHOLE = Window(0, 0, 100, 100), Window(80, 0, 180, 100), Window(0, 0, 180, 100)
@@ -289,11 +290,15 @@ LEFT, RIGHT, WHOLE = Window(0, 0, 100, 100), Window(80, 0, 180, 100), Window(0, 
 def test_what_becomes_of_boxes_at_a_seam(left, right, whole, expected):
     found = [boxes_of(*whole), boxes_of(*left), boxes_of(*right)]
     merged = merge_views(found, [WHOLE, LEFT, RIGHT], [0.5, 1.0, 1.0], 300)
-    assert merged[1].tolist() == pytest.approx(expected)
-    assert (merged[0].dtype, merged[1].dtype, merged[2].dtype) == (np.float32, np.float32, np.int32)
+    assert merged.scores.tolist() == pytest.approx(expected)
+    assert (merged.boxes.dtype, merged.scores.dtype, merged.class_ids.dtype) == (
+        np.float32,
+        np.float32,
+        np.int32,
+    )
 
 
 def test_the_best_are_kept_where_there_are_too_many():
     row = [(x, 10, x + 5, 20, 0.3 + x / 100, 0) for x in range(0, 60, 6)]
     merged = merge_views([boxes_of(), boxes_of(*row), boxes_of()], [WHOLE, LEFT, RIGHT], [0.5, 1, 1], 3)
-    assert merged[1].tolist() == pytest.approx([0.84, 0.78, 0.72])
+    assert merged.scores.tolist() == pytest.approx([0.84, 0.78, 0.72])

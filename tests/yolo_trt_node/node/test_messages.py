@@ -1,19 +1,20 @@
 """From detections to messages."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
-from yolo_trt_node.detector import Detections
+from yolo_trt_node.boxes import NO_ID, Detections
+from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.node.messages import (
     detection_3d_array,
     detection_array,
     image_message,
     serialization_fits,
-    serialized_detections,
 )
 from yolo_trt_node.projection import GroundPoints
 
@@ -39,8 +40,7 @@ def test_boxes_are_centre_and_size_in_float_pixels_and_ids_are_text():
 
 
 def test_no_boxes_make_an_empty_array_with_the_header():
-    none = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
-    message = detection_array(header(), none)
+    message = detection_array(header(), Detections.empty())
     assert message.header == header()
     assert list(message.detections) == []
 
@@ -72,10 +72,11 @@ def test_the_serialiser_fits_the_installed_messages():
 def test_serialised_at_once_it_is_the_very_message(frame_id, count, tracked):
     head = Header(frame_id=frame_id)
     head.stamp.sec, head.stamp.nanosec = -7, 999_999_999
-    ids = [str(7**index % 100_003) for index in range(count)] if tracked else []
-    message = detection_array(head, found(count), ids)
+    ids = np.array([7**index % 100_003 for index in range(count)], np.int64) if tracked else None
+    detections = replace(found(count), track_ids=ids)
+    message = detection_array(head, detections)
 
-    written = serialized_detections(head, found(count), ids)
+    written = serialized_detections(head, detections)
 
     assert len(written) == len(serialize_message(message))
     assert deserialize_message(written, Detection2DArray) == message
@@ -100,6 +101,7 @@ def test_places_on_the_ground_name_their_own_detections():
         np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32),
         np.array([0.9, 0.75, 0.5], np.float32),
         np.array([4, 7, 1], np.int32),
+        track_ids=np.array([5, NO_ID, 9]),
     )
     covariance = np.array([[4.0, 0.5, 0.0], [0.5, 3.0, 0.0], [0.0, 0.0, 0.25]])
     points = GroundPoints(
@@ -108,7 +110,7 @@ def test_places_on_the_ground_name_their_own_detections():
         covariances=np.stack((covariance, 2 * covariance)),
         widths=np.array([1.5, 2.5]),
     )
-    message = detection_3d_array(header(), found, points, ["5", "", "9"])
+    message = detection_3d_array(header(), found, points)
     assert message.header == header()
     assert [d.id for d in message.detections] == ["5", "9"]
     assert [d.results[0].hypothesis.class_id for d in message.detections] == ["4", "1"]

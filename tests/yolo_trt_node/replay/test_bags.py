@@ -8,10 +8,11 @@ from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
-from yolo_trt_node.detector import Detections, Detector
+from yolo_trt_node.boxes import Detections
+from yolo_trt_node.cdr import serialized_detections
+from yolo_trt_node.detector import Detector
 from yolo_trt_node.node.messages import detection_array, image_message, label_info, vision_info
 from yolo_trt_node.replay import messages
-from yolo_trt_node.replay.bag_detect import boxes_of
 from yolo_trt_node.replay.bags import (
     STORAGES,
     BagError,
@@ -136,7 +137,7 @@ def test_detections_are_what_the_node_publishes():
     )
     store = typestore()
     header = messages.header(store, 7_000_000_008, "camera")
-    data = messages.detection_array(store, header, boxes_of(found))
+    data = serialized_detections(header, found)
     assert deserialize_message(data, Detection2DArray) == detection_array(image(7, 8).header, found)
 
 

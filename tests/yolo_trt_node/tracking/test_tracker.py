@@ -6,8 +6,8 @@ import time
 import cv2
 import numpy as np
 import pytest
-from yolo_trt_node.detector import Detections
-from yolo_trt_node.tracking import NO_ID, Tracker, TrackerOptions, as_texts
+from yolo_trt_node.boxes import Detections
+from yolo_trt_node.tracking import NO_ID, Tracker, TrackerOptions
 
 BLANK = np.full((540, 960, 3), 100, np.uint8)
 STILL = TrackerOptions(camera_motion=False)
@@ -199,10 +199,6 @@ def test_a_crowd_costs_little():
         tracker.update(detections, BLANK, k / 30)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.02  # 2 to 4 ms on an idle core; loops over boxes would take ten times as long
-
-
-def test_ids_as_messages_carry_them():
-    assert as_texts(np.array([3, NO_ID, 12])) == ["3", "", "12"]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@
 (raw prediction to boxes in camera pixels); ``card`` is what the model says of itself.
 """
 
+from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector.card import ModelCard, ModelError
-from yolo_trt_node.detector.detector import Detections, Detector
+from yolo_trt_node.detector.detector import Detector
 from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, LoadOptions
 
 __all__ = [

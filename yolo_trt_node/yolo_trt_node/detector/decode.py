@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector.nms import class_aware_nms
 
 # More candidates than this come only from a score cut near zero (evaluation); the best ones are kept.
 MAX_CANDIDATES = 30_000
-
-Boxes = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 
 
 def decode_raw(
@@ -21,7 +20,7 @@ def decode_raw(
     iou_threshold: float,
     max_det: int,
     multi_label: bool = False,
-) -> Boxes:
+) -> Detections:
     """Decode a ``raw`` head's prediction of one image.
 
     Args:
@@ -36,8 +35,8 @@ def decode_raw(
             alone. It is how accuracy is measured; in flight it reports one object under several names.
 
     Returns:
-        Boxes N x 4 float32 (x1 y1 x2 y2 in network pixels), scores N float32 in descending order, class ids
-        N int32. Anchors whose box or score is no finite number, or whose box has no extent, are dropped.
+        Boxes in network pixels, scores in descending order. Anchors whose box or score is no finite
+        number, or whose box has no extent, are dropped.
     """
     class_scores = prediction[4:]
     thresholds = np.broadcast_to(np.asarray(score_threshold, np.float32), len(classes))
@@ -63,7 +62,7 @@ def decode_raw(
     if len(usable) < len(scores):
         corners, scores, ids = corners[:, usable], scores[usable], ids[usable]
     kept = class_aware_nms(corners.T, scores, ids, iou_threshold, max_det)
-    return np.ascontiguousarray(corners.T[kept]), scores[kept], ids[kept].astype(np.int32)
+    return Detections(np.ascontiguousarray(corners.T[kept]), scores[kept], ids[kept].astype(np.int32))
 
 
 def decode_end2end(
@@ -72,7 +71,7 @@ def decode_end2end(
     classes: NDArray[np.bool_],
     score_threshold: float | NDArray[np.float32],
     max_det: int,
-) -> Boxes:
+) -> Detections:
     """Decode an ``end2end`` head's prediction of one image: the model has suppressed doubles already.
 
     Args:
@@ -90,4 +89,4 @@ def decode_end2end(
     ids = rows[:, 5].astype(np.int32)
     rows = rows[classes[ids] & (rows[:, 4] > thresholds[ids])]
     rows = rows[np.argsort(-rows[:, 4], kind="stable")][:max_det]
-    return rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32)
+    return Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector.backends import ModelFile, Session, open_model
 from yolo_trt_node.detector.card import ModelCard, ModelError, read_card
-from yolo_trt_node.detector.decode import Boxes, decode_end2end, decode_raw
+from yolo_trt_node.detector.decode import decode_end2end, decode_raw
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
 from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, parse_shape
 from yolo_trt_node.detector.tiling import ViewPlan, Window, merge_views, plan_views
@@ -23,37 +24,16 @@ from yolo_trt_node.images.frames import Frame
 _SHAPES_KEPT = 4
 
 
-@dataclass(frozen=True)
-class Detections:
-    """What was found in one image.
-
-    Attributes:
-        boxes: N x 4 float32, x1 y1 x2 y2 in pixels of the original image, clipped to it.
-        scores: N float32, descending.
-        class_ids: N int32, positions in the card's names.
-        timing: seconds that each stage (``preprocess``, ``inference``, ``postprocess``) took for the batches
-            that the image, or tiles of it, were in.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    class_ids: NDArray[np.int32]
-    timing: Mapping[str, float] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
 class _Answer:
     """What the views of one image have found so far."""
 
     def __init__(self) -> None:
-        self._found: list[Boxes] = []
+        self._found: list[Detections] = []
         self._windows: list[Window] = []
         self._scales: list[float] = []
         self._timing: dict[str, float] = defaultdict(float)
 
-    def add(self, found: Boxes, window: Window, layout: Letterbox) -> None:
+    def add(self, found: Detections, window: Window, layout: Letterbox) -> None:
         """Take what one view found, in pixels of the image."""
         self._found.append(found)
         self._windows.append(window)
@@ -71,7 +51,7 @@ class _Answer:
         if len(self._found) > 1:
             found = merge_views(self._found, self._windows, self._scales, max_det)
         self.spend({"postprocess": time.perf_counter() - started})
-        return Detections(*found, timing=dict(self._timing))
+        return replace(found, timing=dict(self._timing))
 
 
 class Detector:
@@ -242,11 +222,11 @@ class Detector:
             predictions = session.infer(batch)
         inferred = time.perf_counter()
         for (index, window), prediction, layout in zip(views, predictions, layouts, strict=False):
-            boxes, scores, class_ids = self._decode(prediction)
-            boxes = layout.to_image(boxes)
+            found = self._decode(prediction)
+            boxes = layout.to_image(found.boxes)
             if window.left or window.top:
                 boxes += np.array((window.left, window.top) * 2, np.float32)
-            answers[index].add((boxes, scores, class_ids), window, layout)
+            answers[index].add(replace(found, boxes=boxes), window, layout)
         timing = {
             "preprocess": prepared - started,
             "inference": inferred - prepared,
@@ -255,7 +235,7 @@ class Detector:
         for index in {index for index, _ in views}:
             answers[index].spend(timing)
 
-    def _decode(self, prediction: NDArray[np.float32]) -> Boxes:
+    def _decode(self, prediction: NDArray[np.float32]) -> Detections:
         if self.card.head == "raw":
             return decode_raw(
                 prediction,

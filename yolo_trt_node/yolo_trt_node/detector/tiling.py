@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector.decode import Boxes
+from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector.letterbox import matched_shape
 
 NO_TILES = "none"  # YAML, and so ROS, reads a bare "off" as false
@@ -209,8 +209,8 @@ class _Pairs(NamedTuple):
 
 
 def merge_views(
-    found: Sequence[Boxes], windows: Sequence[Window], scales: Sequence[float], max_det: int
-) -> Boxes:
+    found: Sequence[Detections], windows: Sequence[Window], scales: Sequence[float], max_det: int
+) -> Detections:
     """Make one answer of what the views of an image found: every object once, and whole.
 
     Boxes of one class from different views that agree where both views look are one object, at most one of
@@ -220,19 +220,19 @@ def merge_views(
     stronger has found both.
 
     Args:
-        found: one for each view: boxes N x 4 float32 (x1 y1 x2 y2 in pixels of the image), scores, class ids.
+        found: one for each view, in pixels of the image.
         windows: the views' windows; together they cover the image.
         scales: network pixels per image pixel of each view.
         max_det: at most so many boxes are returned, the best.
 
     Returns:
-        Boxes, scores in descending order and class ids, as in ``found``.
+        Those of the image, scores in descending order.
     """
     seen = _Seen(
-        boxes=np.concatenate([part[0] for part in found]),
-        scores=np.concatenate([part[1] for part in found]),
-        class_ids=np.concatenate([part[2] for part in found]),
-        view=np.repeat(np.arange(len(found)), [len(part[1]) for part in found]),
+        boxes=np.concatenate([part.boxes for part in found]),
+        scores=np.concatenate([part.scores for part in found]),
+        class_ids=np.concatenate([part.class_ids for part in found]),
+        view=np.repeat(np.arange(len(found)), [len(part) for part in found]),
         windows=np.array(windows, np.float32),
         scales=np.array(scales, np.float32),
     )
@@ -253,7 +253,7 @@ def merge_views(
     kept &= ~_outdone(seen, pairs, whole, keeper, merged)
     order = np.flatnonzero(kept)
     order = order[np.argsort(-seen.scores[order], kind="stable")][:max_det]
-    return merged[order], seen.scores[order], seen.class_ids[order]
+    return Detections(merged[order], seen.scores[order], seen.class_ids[order])
 
 
 def _cut(seen: _Seen, boxes: NDArray[np.float32], view: NDArray[np.intp]) -> NDArray[np.bool_]:

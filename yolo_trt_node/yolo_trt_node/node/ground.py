@@ -6,7 +6,6 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from yolo_trt_node.detector import Detections
+from yolo_trt_node.boxes import Detections
 from yolo_trt_node.node.messages import detection_3d_array
 from yolo_trt_node.node.parameters import GroundSettings
 from yolo_trt_node.node.qos import create_subscription
@@ -42,7 +41,6 @@ class _Waiting:
     header: Header
     size: tuple[int, int]
     detections: Detections
-    ids: Sequence[str]
     since_s: float
 
 
@@ -103,19 +101,18 @@ class GroundProjection:
         with self._lock:
             self._waiting.clear()
 
-    def put(self, header: Header, size: tuple[int, int], detections: Detections, ids: Sequence[str]) -> None:
+    def put(self, header: Header, size: tuple[int, int], detections: Detections) -> None:
         """Take what was found in an image; it is published when the camera's pose at its stamp is known.
 
         Args:
             header: the image's.
             size: the image's height and width in pixels.
             detections: in pixels of the image.
-            ids: of their tracks, one a box, or none.
         """
         if not self._publisher.get_subscription_count():
             return
         with self._lock:
-            self._waiting.append(_Waiting(header, size, detections, ids, time.monotonic()))
+            self._waiting.append(_Waiting(header, size, detections, time.monotonic()))
         self.flush()
 
     def flush(self) -> None:
@@ -152,7 +149,7 @@ class GroundProjection:
         boxes = waiting.detections.boxes.astype(np.float64)
         points = ground_points(boxes, camera, pose.rotation, pose.position, self._ground)
         fixed = Header(stamp=header.stamp, frame_id=self._frame)
-        self._publisher.publish(detection_3d_array(fixed, waiting.detections, points, waiting.ids))
+        self._publisher.publish(detection_3d_array(fixed, waiting.detections, points))
 
     def _calibrated(self, size: tuple[int, int]) -> PinholeCamera:
         """Return the camera of images of a size.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import array
-import struct
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,67 +20,10 @@ from vision_msgs.msg import (
     VisionInfo,
 )
 
-from yolo_trt_node.detector import Detections, ModelCard
+from yolo_trt_node.boxes import NO_ID, Detections
+from yolo_trt_node.cdr import serialized_detections
+from yolo_trt_node.detector import ModelCard
 from yolo_trt_node.projection import GroundPoints
-
-# In a serialised Detection2D: score, position (3), orientation (4), covariance (36), centre x, y and angle,
-# width, height.
-_NUMBERS = 49
-_ORIENTATION_W = 7
-_CENTRE = slice(44, 46)
-_SIZE = slice(47, 49)
-# Little endian; the origin of alignment is behind it.
-_ENCAPSULATION = b"\x00\x01\x00\x00"
-
-
-def serialized_detections(header: Header, detections: Detections, ids: Sequence[str] = ()) -> bytes:
-    """Build what `detection_array` builds, as the bytes that go over the wire (CDR).
-
-    rclpy makes and reads a dozen Python objects a box; hundreds of boxes would cost as much as the network.
-    Here the numbers of all boxes are laid out at once, and only texts are put between them.
-
-    Args:
-        header: as in `detection_array`.
-        detections: likewise.
-        ids: likewise.
-    """
-    count = len(detections)
-    numbers = np.zeros((count, _NUMBERS), "<f8")
-    boxes = detections.boxes.astype(np.float64)
-    numbers[:, 0] = detections.scores
-    numbers[:, _ORIENTATION_W] = 1.0
-    numbers[:, _CENTRE] = (boxes[:, :2] + boxes[:, 2:]) / 2
-    numbers[:, _SIZE] = boxes[:, 2:] - boxes[:, :2]
-    content = numbers.tobytes()
-    size = _NUMBERS * numbers.itemsize
-
-    head = struct.pack("<iI", header.stamp.sec, header.stamp.nanosec) + _text(header.frame_id)
-    parts = [head := _padded(head, 0, 4), struct.pack("<I", count)]
-    at = len(head) + 4
-    before: dict[tuple[int, int], bytes] = {}
-    for index, class_id in enumerate(detections.class_ids.tolist()):
-        # What stands before the numbers depends on the class, and on where it begins.
-        key = class_id, at % 8
-        if key not in before:
-            one = head + struct.pack("<I", 1) + _text(str(class_id))
-            before[key] = _padded(one, at, 8)
-        after = _text(ids[index]) if ids else b"\x01\x00\x00\x00\x00"
-        if index < count - 1:
-            after = _padded(after, 0, 4)
-        parts += before[key], content[index * size : (index + 1) * size], after
-        at += len(before[key]) + size + len(after)
-    return _ENCAPSULATION + b"".join(parts)
-
-
-def _text(text: str) -> bytes:
-    """Serialise a string: its length in bytes with the end mark, itself, the end mark."""
-    content = text.encode() + b"\x00"
-    return struct.pack("<I", len(content)) + content
-
-
-def _padded(content: bytes, start: int, to: int) -> bytes:
-    """Fill up with zeros until what follows is aligned, where the content begins at ``start``."""
-    return content + bytes(-(start + len(content)) % to)
 
 
 def serialization_fits() -> bool:
@@ -90,10 +31,14 @@ def serialization_fits() -> bool:
     header = Header(frame_id="f")
     header.stamp.sec, header.stamp.nanosec = -3, 5
     boxes = np.array([[1, 2, 4, 8], [0.5, 0.25, 7, 9], [3, 3, 5, 6]], np.float32)
-    found = Detections(boxes, np.array([0.9, 0.5, 0.25], np.float32), np.array([2, 10, 345], np.int32))
-    ids = ["", "17", "1234"]
-    message = detection_array(header, found, ids)
-    written = serialized_detections(header, found, ids)
+    found = Detections(
+        boxes,
+        np.array([0.9, 0.5, 0.25], np.float32),
+        np.array([2, 10, 345], np.int32),
+        track_ids=np.array([NO_ID, 17, 1234]),
+    )
+    message = detection_array(header, found)
+    written = serialized_detections(header, found)
     try:
         read = deserialize_message(written, Detection2DArray)
     except Exception:  # each middleware has its own
@@ -102,25 +47,21 @@ def serialization_fits() -> bool:
     return read == message and len(written) == len(serialize_message(message))
 
 
-def detection_array(header: Header, detections: Detections, ids: Sequence[str] = ()) -> Detection2DArray:
+def detection_array(header: Header, detections: Detections) -> Detection2DArray:
     """Build the message for one image.
 
     Args:
         header: the source image's header; it is copied to the array and to each detection, so that planners
             can match stamps and frames.
         detections: boxes in pixels of that image.
-        ids: of the tracks that they belong to, one a box; none where nothing tracks.
     """
-    boxes = detections.boxes.astype(np.float64)
-    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()
-    sizes = (boxes[:, 2:] - boxes[:, :2]).tolist()
     message = Detection2DArray(header=header)
     for (centre_x, centre_y), (width, height), score, class_id, track in zip(
-        centres,
-        sizes,
+        detections.centers().tolist(),
+        detections.sizes().tolist(),
         detections.scores.tolist(),
         detections.class_ids.tolist(),
-        ids or [""] * len(detections),
+        detections.track_texts(),
         strict=True,
     ):
         detection = Detection2D(header=header, id=track)
@@ -136,9 +77,7 @@ def detection_array(header: Header, detections: Detections, ids: Sequence[str] =
     return message
 
 
-def detection_3d_array(
-    header: Header, detections: Detections, points: GroundPoints, ids: Sequence[str] = ()
-) -> Detection3DArray:
+def detection_3d_array(header: Header, detections: Detections, points: GroundPoints) -> Detection3DArray:
     """Build the message of an image's detections on the ground.
 
     Each result's pose is the place, with its covariance; the orientation is not known (variance of an even
@@ -148,14 +87,14 @@ def detection_3d_array(
         header: the image's stamp, and the fixed frame.
         detections: what was found in the image.
         points: where those that stand on the ground do.
-        ids: of the tracks, one for each detection; none where nothing tracks.
     """
     message = Detection3DArray(header=header)
     covariances = np.zeros((len(points.index), 6, 6))
     covariances[:, :3, :3] = points.covariances
     covariances[:, [3, 4, 5], [3, 4, 5]] = np.pi**2 / 3
+    ids = detections.track_texts()
     for row, index in enumerate(points.index.tolist()):
-        detection = Detection3D(header=header, id=ids[index] if ids else "")
+        detection = Detection3D(header=header, id=ids[index])
         result = ObjectHypothesisWithPose()
         result.hypothesis.class_id = str(int(detections.class_ids[index]))
         result.hypothesis.score = float(detections.scores[index])

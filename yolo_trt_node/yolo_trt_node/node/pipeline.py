@@ -6,12 +6,15 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
-from yolo_trt_node.detector import Detections, Detector
+from yolo_trt_node.boxes import Detections
+from yolo_trt_node.cdr import serialized_detections
+from yolo_trt_node.detector import Detector
 from yolo_trt_node.drawing import draw_detections
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.messages import ImageError, read_image
@@ -20,10 +23,8 @@ from yolo_trt_node.node.messages import (
     detection_array,
     image_message,
     serialization_fits,
-    serialized_detections,
 )
 from yolo_trt_node.node.parameters import LiveSettings
-from yolo_trt_node.tracking import as_texts
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -97,15 +98,15 @@ class Pipeline:
         self, camera: Camera, header: Header, frame: Frame, detections: Detections, reading_s: float
     ) -> None:
         """Publish what was found in one image."""
-        ids: list[str] = []
         tracking_s = 0.0
         if camera.tracker is not None:
             started = time.perf_counter()
             stamp_s = header.stamp.sec + header.stamp.nanosec * 1e-9
-            ids = as_texts(camera.tracker.update(detections, frame, stamp_s))
+            ids = camera.tracker.update(detections, frame, stamp_s)
+            detections = replace(detections, track_ids=ids)
             tracking_s = time.perf_counter() - started
         started = time.perf_counter()
-        camera.outputs["detections"].publish(self._message(header, detections, ids))
+        camera.outputs["detections"].publish(self._message(header, detections))
         # By hand: rclpy's Time refuses a stamp before 1970, which a broken camera may well send.
         stamped = header.stamp.sec * 10**9 + header.stamp.nanosec
         age_s = (self._node.get_clock().now().nanoseconds - stamped) / 1e9
@@ -121,7 +122,7 @@ class Pipeline:
             )
         # Whatever else is made of the boxes follows here, after the planner has them.
         if camera.ground is not None:
-            camera.ground.put(header, (frame.height, frame.width), detections, ids)
+            camera.ground.put(header, (frame.height, frame.width), detections)
         annotated = camera.outputs["annotated"]
         if annotated.get_subscription_count():
             picture = draw_detections(frame.to_bgr(), detections, self._detector.card.names)

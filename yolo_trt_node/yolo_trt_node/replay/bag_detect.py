@@ -29,11 +29,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-import numpy as np
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
-from yolo_trt_node.detector import Detections, Detector, DetectorOptions, ModelError
+from yolo_trt_node.cdr import serialized_detections
+from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 from yolo_trt_node.detector.options import BACKENDS, PRECISIONS
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.messages import ImageError
@@ -249,7 +249,7 @@ def detect_in_bag(
             )
             try:
                 while batch := list(islice(pictures, options.max_batch)):
-                    journal.add(answer(store, detector, batch))
+                    journal.add(answer(detector, batch))
                     progress.show(journal.count)
             finally:
                 pictures.close()
@@ -318,9 +318,7 @@ def read_ahead(pictures: Iterator[Picture], depth: int) -> Generator[Picture, No
         reader.join()
 
 
-def answer(
-    store: Any, detector: Detector, batch: Sequence[Picture]
-) -> list[tuple[Picture, int, bytes | None]]:
+def answer(detector: Detector, batch: Sequence[Picture]) -> list[tuple[Picture, int, bytes | None]]:
     """Detect in a batch of pictures; see `Journal.add`."""
     found = iter(detector.detect([p.frame for p in batch if p.frame is not None]))
     answers: list[tuple[Picture, int, bytes | None]] = []
@@ -329,18 +327,8 @@ def answer(
             answers.append((picture, 0, None))
             continue
         detections = next(found)
-        message = messages.detection_array(store, picture.header, boxes_of(detections))
-        answers.append((picture, len(detections), message))
+        answers.append((picture, len(detections), serialized_detections(picture.header, detections)))
     return answers
-
-
-def boxes_of(detections: Detections) -> Iterator[messages.Box]:
-    """Yield the boxes as messages take them."""
-    boxes = detections.boxes.astype(np.float64).tolist()
-    for box, class_id, score in zip(
-        boxes, detections.class_ids.tolist(), detections.scores.tolist(), strict=True
-    ):
-        yield box, str(class_id), score, ""
 
 
 def write_bag(

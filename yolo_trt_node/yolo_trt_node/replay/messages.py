@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,6 @@ IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE)
 DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
 LABEL_INFO_TYPE = "vision_msgs/msg/LabelInfo"
 VISION_INFO_TYPE = "vision_msgs/msg/VisionInfo"
-
-Box = tuple[Sequence[float], str, float, str]
-"""x1 y1 x2 y2 in pixels, the class's id, the score, and the track's id (empty: none)."""
 
 
 def header(store: Any, stamp_ns: int, frame_id: str) -> Any:
@@ -63,38 +60,6 @@ def compressed_image(store: Any, header: Any, kind: str, data: bytes) -> bytes:
     """Serialise a compressed image; ``kind`` is ``jpeg`` or ``png``."""
     message = store.types[COMPRESSED_TYPE](header=header, format=kind, data=np.frombuffer(data, np.uint8))
     return bytes(store.serialize_cdr(message, COMPRESSED_TYPE))
-
-
-def detection_array(store: Any, header: Any, boxes: Iterable[Box]) -> bytes:
-    """Serialise a ``vision_msgs/Detection2DArray``; its header is also that of each detection."""
-    types = store.types
-    point, quaternion = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Quaternion"]
-    nowhere = types["geometry_msgs/msg/PoseWithCovariance"](
-        pose=types["geometry_msgs/msg/Pose"](
-            position=point(x=0.0, y=0.0, z=0.0), orientation=quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
-        ),
-        covariance=np.zeros(36),
-    )
-    detections = []
-    for (left, top, right, bottom), class_id, score, track in boxes:
-        centre = types["vision_msgs/msg/Point2D"](x=(left + right) / 2, y=(top + bottom) / 2)
-        hypothesis = types["vision_msgs/msg/ObjectHypothesis"](class_id=class_id, score=score)
-        detections.append(
-            types["vision_msgs/msg/Detection2D"](
-                header=header,
-                results=[
-                    types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=nowhere)
-                ],
-                bbox=types["vision_msgs/msg/BoundingBox2D"](
-                    center=types["vision_msgs/msg/Pose2D"](position=centre, theta=0.0),
-                    size_x=right - left,
-                    size_y=bottom - top,
-                ),
-                id=track,
-            )
-        )
-    message = types[DETECTIONS_TYPE](header=header, detections=detections)
-    return bytes(store.serialize_cdr(message, DETECTIONS_TYPE))
 
 
 def label_info(store: Any, header: Any, names: Sequence[str], threshold: float) -> bytes:

@@ -6,6 +6,7 @@ bindings, ``norfair`` refuses NumPy 2, ``boxmot`` needs torch, and those compile
 (``edgefirst-tracker``, ``ioutrack``) match by overlap alone and know nothing of the camera's motion.
 """
 
-from yolo_trt_node.tracking.tracker import NO_ID, Tracker, TrackerOptions, as_texts
+from yolo_trt_node.boxes import NO_ID
+from yolo_trt_node.tracking.tracker import Tracker, TrackerOptions
 
-__all__ = ["NO_ID", "Tracker", "TrackerOptions", "as_texts"]
+__all__ = ["NO_ID", "Tracker", "TrackerOptions"]

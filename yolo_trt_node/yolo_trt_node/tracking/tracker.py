@@ -10,13 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_trt_node.detector import Detections
+from yolo_trt_node.boxes import NO_ID, Detections
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.tracking.assignment import assign
 from yolo_trt_node.tracking.camera_motion import CameraMotion
-
-NO_ID = -1
-"""The id of a detection that no confirmed track goes through."""
 
 # Standard deviation of a detected box's centre and size: so many pixels, and such a share of its size (here
 # and below the root of its area).
@@ -151,17 +148,16 @@ class Tracker:
 
     def _associate(self, detections: Detections) -> NDArray[np.int64]:
         tracks = self._tracks
-        boxes = np.asarray(detections.boxes, np.float64)
-        found = np.zeros(len(boxes), _TRACK)
+        found = np.zeros(len(detections), _TRACK)
         found["id"] = NO_ID
         found["class_id"] = detections.class_ids
-        found["centre"] = (boxes[:, :2] + boxes[:, 2:]) / 2
-        found["size"] = boxes[:, 2:] - boxes[:, :2]
+        found["centre"] = detections.centers()
+        found["size"] = detections.sizes()
         noise = (_NOISE_PX + _NOISE_SHARE * _extent(found)) ** 2
         high = np.asarray(detections.scores) >= self.options.high_score
         confirmed = tracks["id"] != NO_ID
 
-        track_of = np.full(len(boxes), -1)
+        track_of = np.full(len(found), -1)
         for wanted_tracks, wanted_boxes in (
             (confirmed, high),
             (confirmed, ~high),
@@ -182,7 +178,7 @@ class Tracker:
         tracks["unseen_s"][i] = 0
         newly = i[(tracks["id"][i] == NO_ID) & (tracks["hits"][i] >= self.options.min_hits)]
         tracks["id"][newly] = [next(self._ids) for _ in newly]
-        ids = np.full(len(boxes), NO_ID, np.int64)
+        ids = np.full(len(found), NO_ID, np.int64)
         ids[j] = tracks["id"][i]
 
         new = np.flatnonzero(high & (track_of < 0))
@@ -198,11 +194,6 @@ class Tracker:
         )
         self._tracks = np.concatenate((tracks[kept], born))
         return ids
-
-
-def as_texts(ids: NDArray[np.int64]) -> list[str]:
-    """Return ids as messages carry them: decimal, and empty for `NO_ID`."""
-    return ["" if number == NO_ID else str(number) for number in ids.tolist()]
 
 
 def _extent(tracks: NDArray[np.void]) -> NDArray[np.float64]:
