@@ -309,7 +309,9 @@ class StageTrainer(DetectionTrainer):
 
     def _setup_train(self) -> None:
         super()._setup_train()
-        if self.args.amp and not self.amp and RANK in (-1, 0):
+        if self.args.amp and self.device.type == "cpu":
+            self._train_in_bf16()
+        elif self.args.amp and not self.amp and RANK in (-1, 0):
             self.console.print(
                 f"{self.job.label}: in fp32, Ultralytics finds no mixed precision to rely on on {self.device}"
             )
@@ -317,6 +319,34 @@ class StageTrainer(DetectionTrainer):
         # was copied before, keeps the ordinary layout, and so does what is saved.
         if self.device.type == "cpu":
             self.model.to(memory_format=torch.channels_last)
+
+    def _train_in_bf16(self) -> None:
+        """Let convolutions compute in bf16 where the processor does, which Ultralytics has on CUDA only.
+
+        Weights, optimizer, average and penalties stay fp32, and so does the loss: eight bits do not hold its
+        sums over thousands of anchors.
+        """
+        bf16 = bf16_instructions()
+        if bf16:
+            self.amp = True  # for Ultralytics' autocast, whose type on a CPU is bf16; nothing scales the loss
+            model = unwrap_model(self.model)
+            model = getattr(model, "student_model", model)  # Ultralytics' own distillation wraps it
+            model.criterion = FullPrecisionLoss(model.init_criterion())
+        if RANK in (-1, 0):
+            self.console.print(
+                f"{self.job.label}: in bf16 ({', '.join(bf16)})"
+                if bf16
+                else f"{self.job.label}: in fp32, this processor has no bf16 arithmetic",
+                soft_wrap=True,
+            )
+
+    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Build the stock optimizer; on a CPU, too, it changes all weights in one call."""
+        optimizer = super().build_optimizer(model, *args, **kwargs)
+        if isinstance(optimizer, torch.optim.AdamW) and self.device.type == "cpu":
+            for group in optimizer.param_groups:
+                group["fused"] = True
+        return optimizer
 
     def on_train_start(self) -> None:
         """Show progress."""
@@ -449,6 +479,40 @@ class StageTrainer(DetectionTrainer):
         """Take the progress display away, also after an error."""
         if hasattr(self, "_progress"):
             self._progress.stop()
+
+
+class FullPrecisionLoss:
+    """Ultralytics' detection loss in fp32, whatever type a model under autocast answers in."""
+
+    def __init__(self, loss: Any) -> None:
+        self._loss = loss
+
+    def __call__(
+        self, predictions: Any, batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return what the wrapped loss does."""
+        with torch.autocast("cpu", enabled=False):
+            loss, items = self._loss(_in_fp32(predictions), batch)
+        return loss, items
+
+
+def _in_fp32(value: Any) -> Any:
+    """Return Detect's answer with every tensor in it as fp32."""
+    if isinstance(value, torch.Tensor):
+        return value.float()
+    if isinstance(value, dict):
+        return {key: _in_fp32(item) for key, item in value.items()}
+    return type(value)(_in_fp32(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def bf16_instructions() -> list[str]:
+    """Return which instructions for bf16 this machine's processor has, by Linux's names; most have none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
 
 
 def _arguments(training: Training, setting: Setting) -> dict[str, Any]:

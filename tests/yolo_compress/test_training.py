@@ -7,17 +7,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from rich.console import Console
 
+from yolo_compress import training as training_module
 from yolo_compress.config.sections import Training
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.training import (
+    FullPrecisionLoss,
     Setting,
     StageTrainer,
     check_device,
@@ -123,16 +126,57 @@ def test_an_epoch_ends_with_a_step_whatever_the_accumulation(
     assert all(p.grad is None for p in trainer.model.parameters())
 
 
-@pytest.mark.parametrize("amp", [False, True])
-def test_amp_reaches_ultralytics_and_a_device_without_it_is_told(
-    amp: bool, checkpoint: Path, setting: Setting
+@pytest.mark.parametrize("instructions", [[], ["avx512_bf16"]])
+def test_amp_on_a_cpu_is_bf16_where_the_processor_has_it_and_says_what_it_is(
+    instructions: list[str], checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, shown = setting.recipe.model_copy(update={"amp": amp}), io.StringIO()
+    monkeypatch.setattr(training_module, "bf16_instructions", lambda: instructions)
+    recipe, shown = setting.recipe.model_copy(update={"amp": True}), io.StringIO()
     own = dataclasses.replace(setting, recipe=recipe, console=Console(file=shown, width=200))
-    trainer = StageTrainer.prepare(checkpoint, training(), own)
-    assert trainer.args.amp is amp
+    trainer = Spying.prepare(checkpoint, training(), own)
     trainer.train()
-    assert ("in fp32, Ultralytics finds no mixed precision to rely on on cpu" in shown.getvalue()) == amp
+    said = "in bf16 (avx512_bf16)" if instructions else "in fp32, this processor has no bf16 arithmetic"
+    assert said in shown.getvalue()
+    assert trainer.seen == {torch.bfloat16 if instructions else torch.float32}
+    # What must not lose bits does not.
+    kept = [trainer.loss, *trainer.model.state_dict().values(), *trainer.ema.ema.state_dict().values()]
+    kept += [value for state in trainer.optimizer.state.values() for value in state.values()]
+    assert {value.dtype for value in kept if value.is_floating_point()} == {torch.float32}
+
+
+def test_the_loss_is_summed_in_full_precision_under_autocast(checkpoint: Path) -> None:
+    """In bf16, 256 + 1 is 256."""
+    given = {"scores": torch.ones(300, dtype=torch.bfloat16), "feats": [torch.ones(1, dtype=torch.bfloat16)]}
+    seen: list[torch.Tensor] = []
+
+    def loss(
+        predictions: dict[str, Any], batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        seen.extend([predictions["scores"], *predictions["feats"]])
+        return predictions["scores"][None] @ predictions["scores"][:, None], {}
+
+    with torch.autocast("cpu", torch.bfloat16):
+        value, _ = FullPrecisionLoss(loss)(given, {})
+    assert value.item() == 300
+    assert {tensor.dtype for tensor in seen} == {torch.float32}
+
+
+def test_ultralytics_own_distillation_runs_in_bf16(
+    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_module, "bf16_instructions", lambda: ["avx512_bf16"])
+    own = dataclasses.replace(setting, recipe=setting.recipe.model_copy(update={"amp": True}))
+    trained = train(StageTrainer, checkpoint, training(), own, distill_model=str(checkpoint))
+    assert all(torch.isfinite(value).all() for value in trained.state_dict().values())
+
+
+class Spying(StageTrainer):
+    """Notes the type that a convolution answers in."""
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.seen: set[torch.dtype] = set()
+        self.model.model[0].conv.register_forward_hook(lambda _m, _i, out: self.seen.add(out.dtype))
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

@@ -339,7 +339,7 @@ class Recipe(Section):
     output: Path = Field(description="folder of the run; {model} and {input_size} stand for the recipe's own")
     seed: int = Field(0, ge=0, description="seed of all training")
     device: str = Field("cpu", description="as Ultralytics names it: cpu, 0, mps; 0,1 for two GPUs")
-    amp: bool = Field(False, description="mixed precision, on devices that have it")
+    amp: bool = Field(False, description="mixed precision: fp16 on a GPU, bf16 on a CPU that computes in it")
     threads: int = Field(2, ge=1, description="CPU threads")
     workers: int = Field(0, ge=0, description="processes that load images")
     cache: bool = Field(True, description="keep the decoded images in memory")

@@ -424,8 +424,9 @@ class DistillationTrainer(StageTrainer):
             distiller = nn.parallel.DistributedDataParallel(distiller, device_ids=devices)
         # Only now: the EMA is a copy of the model, and must copy neither recorder nor criterion.
         student: DetectionModel = unwrap_model(self.model)
+        base = getattr(student, "criterion", None) or student.init_criterion()
         self._criterion = student.criterion = DistillationCriterion(
-            student.init_criterion(), distiller, self.distiller.loss_name, student
+            base, distiller, self.distiller.loss_name, student
         )
 
     def on_train_epoch_start(self) -> None:
