@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from yolo_compress import ultralytics_env  # noqa: F401  (must come before any import of Ultralytics)
-from yolo_compress.config import Recipe, Training
+from yolo_compress.config.sections import Recipe, Training
 from yolo_compress.data.source import prepare_source
 from yolo_compress.training import Setting, StageTrainer, bf16_instructions
 
