@@ -3,7 +3,9 @@
 # make demo-real the same flight with real aerial images: UAV_DATA=<folder> make demo-real
 # make test-old  the tests without ROS at the old end: Python 3.10, NumPy 1.21, OpenCV 4.5
 # make soak      six hours of simulated flight in minutes: is the node's memory flat?
-# make lint      ruff and mypy
+# make lint      ruff, mypy, the Dockerfiles, the licence of each file, the site's links
+# make docs      the site, into site/
+# make image     build the CPU image from a plain Debian and replay the demo's flight in it (buildah, mmdebstrap)
 # make clean     remove what the targets made (not the virtual environment)
 #
 # Each target sets up what it needs first (.venv, ROS 2, the workspace); a re-run costs seconds.
@@ -13,7 +15,7 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real test test-old soak lint clean
+.PHONY: help setup demo demo-real test test-old soak lint docs image clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -56,6 +58,19 @@ soak: setup
 
 lint: setup
 	@$(ENV) ruff check . && ruff format --check . && mypy
+	@$(ENV) if command -v hadolint > /dev/null; then hadolint docker/Dockerfile*; fi
+	@$(ENV) if git rev-parse 2> /dev/null; then reuse lint --quiet || reuse lint; fi
+	@$(MKDOCS)
+
+# What the theme says of its own future is no concern of who builds the site.
+MKDOCS := $(ENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+docs: setup
+	@$(MKDOCS) && echo "site/index.html"
+
+image:
+	@test -d demo/flight || $(MAKE) demo
+	@$(ENV) exec python docker/try_image.py --bag demo/flight --model demo/model.onnx $(ARGS)
 
 clean:
-	rm -rf demo demo-real runs ros2_ws/build ros2_ws/install ros2_ws/log
+	rm -rf demo demo-real runs site ros2_ws/build ros2_ws/install ros2_ws/log

