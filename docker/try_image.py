@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Build the CPU image and run the compose file's commands on a recorded flight, without Docker.
 
-Docker's daemon is not needed: the base is a plain Debian from mmdebstrap, buildah builds by changing its root. So
-the image takes ROS 2 from wheels, as docker/Dockerfile does on any base that has none.
+Docker's daemon is not needed: the base is a plain Debian from mmdebstrap, buildah builds by changing its root.
+So the image takes ROS 2 from wheels, as docker/Dockerfile does on any base that has none.
 
 Examples:
     python docker/try_image.py --bag demo/flight --model demo/model.onnx
@@ -86,14 +86,25 @@ def build() -> None:
                 f"--volume={configuration}:/etc/pip.conf:ro",
             ]
         loud(
-            ["buildah", "bud", "--isolation=chroot", "--layers", f"--build-arg=BASE={BASE}", *volumes]
-            + ["--file", ROOT / "docker" / "Dockerfile", "--tag", IMAGE, ROOT]
+            [
+                "buildah",
+                "bud",
+                "--isolation=chroot",
+                "--layers",
+                f"--build-arg=BASE={BASE}",
+                *volumes,
+                "--file",
+                ROOT / "docker" / "Dockerfile",
+                "--tag",
+                IMAGE,
+                ROOT,
+            ]  # fmt: skip
         )
     print(f"image: built in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def replay(bag: Path, model: Path, topic: str) -> tuple[int, int]:
-    """Run the services of compose.yaml by their own command lines; return images played and answers recorded."""
+    """Run compose.yaml's services by their own command lines; return images played and answers recorded."""
     from rosbags.highlevel import AnyReader
 
     services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]

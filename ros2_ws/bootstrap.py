@@ -252,16 +252,18 @@ def imports(python: Path, module: str) -> bool:
 def mend_wheels() -> None:
     """Point the ROS wheels' CMake files at this Python.
 
-    They name the include folder and site-packages of the machine that they were built on, and NumPy 2's headers.
+    They name the include folder and site-packages of the machine that they were built on, and where NumPy 2
+    has its headers.
     """
     include = sysconfig.get_path("include")
     (site,) = VENV.glob("lib/python3.*/site-packages")
-    headers = "numpy/_core/include" if (site / "numpy" / "_core" / "include").is_dir() else "numpy/core/include"
+    numpy2 = (site / "numpy" / "_core" / "include").is_dir()
     for file in (VENV / "share").rglob("*.cmake"):
         text = file.read_text()
         mended = re.sub(r"/opt/python/cp3\d+-cp3\d+/include/python3\.\d+", include, text)
         mended = re.sub(r"/opt/python/cp3\d+-cp3\d+/lib/python3\.\d+/site-packages", str(site), mended)
-        mended = mended.replace("numpy/_core/include", headers)
+        if not numpy2:
+            mended = mended.replace("numpy/_core/include", "numpy/core/include")
         if mended != text:
             file.write_text(mended)
 

@@ -27,7 +27,7 @@ def test_links_resolve(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists() or target in GENERATED, f"{page.name} links to {link}"
         if anchor and target.suffix == ".md" and target not in GENERATED:
-            assert anchor in anchors(target), f"{page.name} links to {link}, but no heading there has that name"
+            assert anchor in anchors(target), f"{page.name} links to {link}: no such heading there"
 
 
 def test_pages_are_found():
