@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Health check of a container: does the detector say on /diagnostics that it works?
 
-Ends with 0 when each of its statuses is OK or WARN, with 1 and the reason when one is ERROR or STALE, and with
-1 when it says nothing within --seconds (it speaks once a second).
+Ends with 0 when each of its statuses is OK or WARN, with 1 and the reason when one is ERROR or STALE, and
+with 1 when it says nothing within --seconds (it speaks once a second).
 """
 
 from __future__ import annotations

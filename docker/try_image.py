@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build the CPU image and run the compose file's commands on a recorded flight, without Docker.
 
-Docker's daemon is not needed: the base is a plain Debian from mmdebstrap, buildah builds by changing its root.
+Docker's daemon is not needed: the base is a plain Debian from mmdebstrap, and buildah builds by chroot.
 So the image takes ROS 2 from wheels, as docker/Dockerfile does on any base that has none.
 
 Examples:
@@ -98,7 +98,7 @@ def build() -> None:
                 "--tag",
                 IMAGE,
                 ROOT,
-            ]  # fmt: skip
+            ]
         )
     print(f"image: built in {time.monotonic() - started:.0f} s", flush=True)
 
