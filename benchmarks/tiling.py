@@ -25,10 +25,12 @@ from yolo_trt_node.detector import Detections, Detector, DetectorOptions
 
 from aerial_scenes.scenes import SceneSpec, render_scene
 from aerial_scenes.visdrone import VISDRONE_CLASSES
+from yolo_compress.data.labelled import GroundTruth
 from yolo_compress.demo import real
 from yolo_compress.demo.flight import Shot, truth_of
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import MAX_DETECTIONS, Found, GroundTruth, score
+from yolo_compress.measure.accuracy import Found, score
+from yolo_compress.measure.detector import MAX_DETECTIONS
 
 INPUT_SIZE = 640
 # The precision-recall curve is cut here: nine views keep nine times the boxes of one.

@@ -15,7 +15,7 @@ from yolo_compress.errors import UserError
 
 if TYPE_CHECKING:
     from yolo_compress.config.sections import Recipe
-    from yolo_compress.evaluation import Accuracy
+    from yolo_compress.measure.accuracy import Accuracy
 
 # Everything that needs torch is imported by the command that uses it: --help answers at once, and the
 # processes that measure latency, which import the parent's main module, stay small.
@@ -304,11 +304,11 @@ def evaluate(
     """Measure a model's accuracy through the detector that flies."""
     from rich.progress import Progress
 
-    from yolo_compress.evaluation import evaluate_model
+    from yolo_compress.export.export import evaluate as measure
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=None)
-        accuracy = evaluate_model(
+        accuracy = measure(
             model,
             data,
             split,

@@ -23,8 +23,9 @@ from rich.table import Table
 from yolo_compress.config.loading import Arms
 from yolo_compress.config.sections import Recipe
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Accuracy, Latency
 from yolo_compress.export.export import versions
+from yolo_compress.measure.accuracy import Accuracy
+from yolo_compress.measure.latency import Latency
 from yolo_compress.report.charts import Point, accuracy_cost, save
 from yolo_compress.run.worker import (
     Stage,

@@ -25,9 +25,8 @@ from packaging.version import Version
 
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Dense, Export, Prune, Recipe
-from yolo_compress.data.source import spread
+from yolo_compress.data.labelled import Split, beside, read_ground_truth, read_image, read_split, spread
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Split, beside, read_ground_truth, read_image, read_split
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune
 from yolo_compress.run.worker import architecture, plan, space_needed

@@ -26,7 +26,8 @@ from yolo_compress.compare import (
 )
 from yolo_compress.config.loading import Arms, load_comparison
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Accuracy, Latency
+from yolo_compress.measure.accuracy import Accuracy
+from yolo_compress.measure.latency import Latency
 from yolo_compress.report.content import write_report
 
 

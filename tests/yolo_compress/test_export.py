@@ -22,8 +22,8 @@ from yolo_trt_node.detector.letterbox import Preprocessor
 from aerial_scenes.visdrone import VISDRONE_CLASSES
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Export
+from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Accuracy, read_split
 from yolo_compress.export.export import (
     Precision,
     deliver,
@@ -33,6 +33,7 @@ from yolo_compress.export.export import (
     weights_sha256,
 )
 from yolo_compress.export.graph import append_suppression, tail_nodes, to_half
+from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.pruning.pruner import prune
 from yolo_compress.training import load_model, save_model
 
@@ -523,7 +524,7 @@ class TestDeliver:
             value = figures[model.suffix]
             return Accuracy(value, value, value, value, value, value, 4, ())
 
-        monkeypatch.setattr("yolo_compress.export.export.evaluate_model", measured)
+        monkeypatch.setattr("yolo_compress.export.export.evaluate", measured)
         told: list[str] = []
         settings = Export.model_validate({"precision": ["fp16"]})
         deliver(checkpoint, tmp_path / "x.onnx", settings, input_size=64, data=dataset, tell=told.append)

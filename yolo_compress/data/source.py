@@ -18,8 +18,8 @@ from rich.progress import Progress
 from aerial_scenes.dataset import generate_dataset
 from aerial_scenes.scenes import SceneSpec
 from yolo_compress.config.sections import Recipe, Scenes
+from yolo_compress.data.labelled import beside, read_split, spread
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import beside, read_split
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,6 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> Source:
     if scenes is None:
         return Source(description, name, _fingerprint(description, splits))
     return Source(description, name, _fingerprint_of_scenes(scenes, description, splits))
-
-
-def spread(images: Sequence[Path], limit: int) -> list[Path]:
-    """Return at most ``limit`` images, evenly spaced over all: the same ones each time."""
-    count = min(limit, len(images))
-    return [images[(2 * index + 1) * len(images) // (2 * count)] for index in range(count)]
 
 
 def camera_spec(scenes: Scenes) -> SceneSpec:

@@ -30,8 +30,8 @@ from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_she
 from yolo_compress.demo.replay import FlownModel, fly
 from yolo_compress.demo.report import flight_table, write_report
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Accuracy, Found, score
 from yolo_compress.export.export import export_onnx
+from yolo_compress.measure.accuracy import Accuracy, Found, score
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.report.page import Rows
 from yolo_compress.run.worker import RunResult, percent, run_recipe

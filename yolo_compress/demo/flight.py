@@ -15,7 +15,7 @@ from yolo_trt_node.replay.messages import DETECTIONS_TYPE, IMAGE_TYPE
 
 from aerial_scenes.flight import Flight
 from aerial_scenes.scenes import SceneSpec
-from yolo_compress.evaluation import GroundTruth, truth_of
+from yolo_compress.data.labelled import GroundTruth, truth_of
 from yolo_trt_node import cdr
 
 IMAGE_TOPIC = "/camera/image_raw"

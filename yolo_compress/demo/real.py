@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from aerial_scenes.visdrone import VISDRONE_CLASSES
+from yolo_compress.data.labelled import beside, read_ground_truth, read_image
 from yolo_compress.demo.flight import Shot
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import beside, read_ground_truth, read_image
 
 CHECKPOINT = Path("weights", "yolov5su_visdrone10.pt")
 # The other set's class names, in VisDrone's words.

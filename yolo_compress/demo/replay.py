@@ -22,7 +22,7 @@ from yolo_trt_node.replay.messages import DETECTIONS_TYPE
 
 from yolo_compress.demo.flight import IMAGE_TOPIC, RecordedFlight, boxes_and_classes
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Found
+from yolo_compress.measure.accuracy import Found
 
 DETECTIONS_TOPIC = "/detections"
 START_PATIENCE_S = 60.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from yolo_compress.data.labelled import read_image
 from yolo_compress.demo.replay import FlownModel
-from yolo_compress.evaluation import Accuracy, read_image
+from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.report.page import Part, Rows, class_legend, photo, write_page
 from yolo_compress.run.worker import percent
 

@@ -35,17 +35,11 @@ from yolo_trt_node.detector.options import LoadOptions
 
 from aerial_scenes.scenes import SceneSpec, render_scene
 from yolo_compress.config.sections import Export
-from yolo_compress.data.source import spread
+from yolo_compress.data.labelled import read_image, read_split, spread
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import (
-    SCORE_FLOOR,
-    Accuracy,
-    evaluate_model,
-    read_image,
-    read_split,
-    require_same_classes,
-)
 from yolo_compress.export.graph import append_suppression, fix_sizes, quantise, tail_nodes, to_half
+from yolo_compress.measure.accuracy import Accuracy, evaluate_model, require_same_classes
+from yolo_compress.measure.detector import SCORE_FLOOR
 from yolo_compress.training import load_model
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 
@@ -489,14 +483,14 @@ def deliver(
         if data is None:
             text += ", accuracy not measured (no data)"
         else:
-            accuracy = evaluate_model(path, data, split, iou_threshold=iou_threshold, threads=threads)
+            accuracy = evaluate(path, data, split, iou_threshold=iou_threshold, threads=threads)
             if reference is None:
                 # The fp32 checkpoint, where the file just measured is not that.
                 plain = precision == "fp32" and settings.head == "raw"
                 reference = (
                     accuracy
                     if plain
-                    else evaluate_model(
+                    else evaluate(
                         checkpoint,
                         data,
                         split,
@@ -529,6 +523,48 @@ def _figure(value: float | None, reference: float | None) -> str:
         return "-"
     change = 100 * (value - reference)
     return f"{100 * value:.1f}" + (f" ({change:+.1f} against the checkpoint)" if abs(change) >= 0.05 else "")
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    split: str = "val",
+    *,
+    iou_threshold: float | None = None,
+    input_size: int | None = None,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Accuracy:
+    """Measure a model's accuracy through `yolo_trt_node.detector`, whatever kind of file it is.
+
+    A checkpoint is exported (fp32, raw head) into a temporary folder and measured as that ONNX: all figures
+    come from the same letterbox, decoding and suppression.
+
+    Args:
+        model: an ONNX detector, a TensorRT engine, or an Ultralytics checkpoint (``.pt``).
+        data: as `evaluate_model`.
+        split: as `evaluate_model`.
+        iou_threshold: as `evaluate_model`.
+        input_size: side in pixels of the square input of a checkpoint; None for the one that it was trained
+            with. Other models know theirs.
+        threads: as `evaluate_model`.
+        progress: as `evaluate_model`.
+
+    Raises:
+        UserError: the model or the data cannot be used, or their classes differ.
+    """
+    if model.suffix != ".pt":
+        if input_size is not None:
+            raise UserError(f"{model} has its own input size; an input size is only for checkpoints (.pt)")
+        return evaluate_model(
+            model, data, split, iou_threshold=iou_threshold, threads=threads, progress=progress
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / f"{model.stem}.onnx"
+        export_onnx(model, exported, input_size)
+        return evaluate_model(
+            exported, data, split, iou_threshold=iou_threshold, threads=threads, progress=progress
+        )
 
 
 def trained_size(model: DetectionModel) -> int:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from yolo_compress.config.sections import Prune
+from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import measure_latency, read_split
 from yolo_compress.export.export import export_onnx
+from yolo_compress.measure.latency import measure_latency
 from yolo_compress.pruning import budget
 from yolo_compress.pruning.budget import CostModel, Plans, count_macs, count_params
 from yolo_compress.pruning.importance import importances, keep_largest

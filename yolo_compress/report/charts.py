@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from yolo_compress.evaluation import RECALLS, Accuracy
+from yolo_compress.measure.accuracy import RECALLS, Accuracy
 from yolo_compress.report.page import class_css
 
 GREY, BLUE = "#d5dbdb", "#2471a3"

@@ -14,10 +14,10 @@ from yolo_trt_node.detector import Detector
 from yolo_compress import compare
 from yolo_compress.config.loading import Arms, load_comparison, load_recipe
 from yolo_compress.config.sections import Dense, Distill, Prune, Recipe, Sparsify, Training
-from yolo_compress.data.source import spread
+from yolo_compress.data.labelled import GroundTruth, read_ground_truth, read_image, read_split, spread
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Accuracy, GroundTruth, read_ground_truth, read_image, read_split
 from yolo_compress.export.export import read_card
+from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.report import charts
 from yolo_compress.report.page import Part, Picture, Rows, chart, class_legend, photo, write_page
 from yolo_compress.report.pictures import draw_boxes, sheet

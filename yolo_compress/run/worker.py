@@ -28,11 +28,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from yolo_compress.config.sections import Dense, Distill, Export, Prune, Recipe, Section, Sparsify
+from yolo_compress.data.labelled import read_split
 from yolo_compress.data.source import Source, prepare_source
 from yolo_compress.distillation.trainer import distil
 from yolo_compress.errors import UserError, explained_disk_errors
-from yolo_compress.evaluation import Accuracy, Latency, evaluate_model, measure_latency, read_split
 from yolo_compress.export.export import Delivery, deliver, export_onnx, read_card, update_card, versions
+from yolo_compress.measure.accuracy import Accuracy, evaluate_model
+from yolo_compress.measure.latency import Latency, measure_latency
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.pruning.pruner import Bench, prune
 from yolo_compress.sparsity.trainer import sparsify

@@ -11,8 +11,8 @@ import yaml
 from rich.console import Console
 from support.squares import make_recipe, write_dataset
 
-from yolo_compress.data.source import prepare_source, spread
-from yolo_compress.evaluation import read_split
+from yolo_compress.data.labelled import read_split, spread
+from yolo_compress.data.source import prepare_source
 
 QUIET = Console(quiet=True)
 

@@ -5,12 +5,13 @@ import pytest
 from support.toy_detector import paint_cells, write_toy_detector
 
 from aerial_scenes.visdrone import Annotation
+from yolo_compress.data.labelled import GroundTruth
 from yolo_compress.demo.flight import RecordedFlight, Shot, truth_of, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly
 from yolo_compress.demo.report import Rows, flight_table, write_report
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Found, GroundTruth, score
+from yolo_compress.measure.accuracy import Found, score
 
 NAMES = ("red", "green", "blue")
 FRAMES = 12

@@ -10,7 +10,7 @@ from torch import nn
 
 from yolo_compress.config.sections import Prune
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import Latency
+from yolo_compress.measure.latency import Latency
 from yolo_compress.pruning import pruner
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.pruning.pruner import Bench, prune

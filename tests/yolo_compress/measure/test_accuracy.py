@@ -5,7 +5,6 @@ import dataclasses
 import gc
 import io
 import json
-import multiprocessing
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,27 +15,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from support import fake_gpu
 from support.squares import write_dataset
-from support.toy_detector import NAMES, expected_box, paint_cells, write_toy_detector
+from support.toy_detector import NAMES, write_toy_detector
 from yolo_trt_node.detector import Detector, DetectorOptions
 from yolo_trt_node.detector.backends.gpu import Gpu
 from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, import_tensorrt
 from yolo_trt_node.detector.options import LoadOptions
 
 from aerial_scenes.visdrone import Annotation
+from yolo_compress.data.labelled import GroundTruth, read_split, truth_of
 from yolo_compress.errors import UserError
-from yolo_compress.evaluation import (
-    RECALLS,
-    Accuracy,
-    Found,
-    GroundTruth,
-    evaluate_model,
-    measure_latency,
-    read_ground_truth,
-    read_split,
-    score,
-    truth_of,
-)
-from yolo_compress.export.export import export_onnx
+from yolo_compress.export.export import evaluate, export_onnx
+from yolo_compress.measure.accuracy import RECALLS, Accuracy, Found, evaluate_model, score
 
 NONE = np.zeros((0, 4))
 
@@ -234,65 +223,6 @@ def test_an_accuracy_survives_a_record() -> None:
     assert "per_class" not in accuracy.summary()
 
 
-VISDRONE = [f"class{i}" for i in range(10)]
-
-
-def test_visdrone_annotations_tell_what_to_find_and_what_to_ignore(tmp_path: Path) -> None:
-    for folder in ("images", "annotations", "labels"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "labels" / "a.txt").write_text("9 0.5 0.5 0.1 0.1\n")  # must not be read
-    (tmp_path / "annotations" / "a.txt").write_text(
-        "1,2,3,4,1,4,0,0\n"  # a car
-        "5,6,7,8,0,4,1,2\n"  # a car that the evaluation leaves out
-        "9,10,11,12,0,11,0,0\n"  # others
-        "13,14,15,16,0,0,0,0\n"  # an ignored region
-    )
-    read = read_ground_truth(tmp_path / "images" / "a.jpg", VISDRONE, 100, 100)
-    assert read.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert read.class_ids.tolist() == [3, 3]
-    assert read.counted is not None
-    assert read.counted.tolist() == [True, False]
-    assert read.ignored.tolist() == [[13, 14, 15, 16]]
-
-
-def test_visdrone_annotations_need_visdrones_classes(tmp_path: Path) -> None:
-    for folder in ("images", "annotations"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "annotations" / "a.txt").write_text("1,2,3,4,1,4,0,0\n")
-    with pytest.raises(UserError, match="10 classes, but the data set names 2"):
-        read_ground_truth(tmp_path / "images" / "a.jpg", ["a", "b"], 100, 100)
-
-
-def test_yolo_labels_become_pixels(tmp_path: Path) -> None:
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "labels" / "a.txt").write_text("1 0.5 0.25 0.2 0.1\n\n")
-    read = read_ground_truth(tmp_path / "images" / "a.jpg", ["a", "b"], 200, 100)
-    np.testing.assert_allclose(read.boxes, [[80, 20, 40, 10]])
-    assert read.class_ids.tolist() == [1]
-    assert read_ground_truth(tmp_path / "images" / "b.jpg", ["a", "b"], 200, 100).boxes.shape == (0, 4)
-    (tmp_path / "labels" / "c.txt").write_text("1 0.5 0.25 0.2\n")
-    with pytest.raises(UserError, match=r"c\.txt: a line is not"):
-        read_ground_truth(tmp_path / "images" / "c.jpg", ["a", "b"], 200, 100)
-
-
-@pytest.fixture
-def painted(tmp_path: Path) -> Path:
-    """A data set that the toy detector solves but for the last image's object, which it cannot see."""
-    for folder in ("images", "labels"):
-        (tmp_path / "val" / folder).mkdir(parents=True)
-    for index in range(4):
-        row, column, name = 2 + index, 5 - index, NAMES[index % 2]
-        seen = index < 3
-        image = paint_cells(np.full((64, 64, 3), 114, np.uint8), [(row, column, name)] if seen else [])
-        cv2.imwrite(str(tmp_path / "val" / "images" / f"{index}.png"), image)
-        x0, y0, x1, y1 = np.array(expected_box(row, column)) / 64
-        label = f"{NAMES.index(name)} {(x0 + x1) / 2} {(y0 + y1) / 2} {x1 - x0} {y1 - y0}"
-        (tmp_path / "val" / "labels" / f"{index}.txt").write_text(label)
-    (tmp_path / "data.yaml").write_text(f"val: val/images\nnames: {list(NAMES)}\n")
-    return tmp_path / "data.yaml"
-
-
 def test_model_is_measured_through_the_detector(painted: Path, tmp_path: Path) -> None:
     model = write_toy_detector(tmp_path / "toy.onnx")
     steps: list[tuple[int, int]] = []
@@ -324,7 +254,8 @@ def test_an_engine_is_measured_like_its_onnx(
 def test_a_checkpoint_is_measured_as_its_export(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yolo_compress.evaluation.SCORE_FLOOR", 0.0)  # random weights score next to nothing
+    # Random weights score next to nothing.
+    monkeypatch.setattr("yolo_compress.measure.detector.SCORE_FLOOR", 0.0)
     model, size = tmp_path / "model.onnx", 96
     export_onnx(checkpoint, model, size)
     data = write_dataset(tmp_path / "squares", size=size)
@@ -339,68 +270,16 @@ def test_a_checkpoint_is_measured_as_its_export(
         (path.parents[1] / "labels" / f"{path.stem}.txt").write_text("\n".join(rows))
     expected = evaluate_model(model, data)
     assert expected.ap > 0.95
-    assert evaluate_model(checkpoint, data, input_size=size) == expected
-    assert evaluate_model(checkpoint, data, input_size=64) != expected
+    assert evaluate(checkpoint, data, input_size=size) == expected
+    assert evaluate(checkpoint, data, input_size=64) != expected
     with pytest.raises(UserError, match="its own input size"):
-        evaluate_model(model, data, input_size=size)
+        evaluate(model, data, input_size=size)
 
 
 def test_class_count_of_model_and_data_must_agree(painted: Path, tmp_path: Path) -> None:
     painted.write_text(painted.read_text().replace(str(list(NAMES)), "[one, two]"))
     with pytest.raises(UserError, match=r"knows 3 classes \(red, green, blue\).*has 2 \(one, two\)"):
         evaluate_model(write_toy_detector(tmp_path / "toy.onnx"), painted)
-
-
-def test_latency_is_measured_in_turn_and_the_first_model_is_the_measure(
-    painted: Path, tmp_path: Path
-) -> None:
-    model = write_toy_detector(tmp_path / "toy.onnx")
-    images = read_split(painted, "val").images[:2]
-    first, second = measure_latency([model, model], images, rounds=3, threads=1)
-    assert first.ratio == 1
-    assert first.ms > 0
-    assert second.ratio > 0
-
-
-def test_latency_of_an_unusable_model_is_an_error_and_leaves_no_process(
-    painted: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "broken.onnx").write_bytes(b"no model")
-    good = write_toy_detector(tmp_path / "toy.onnx")
-    with pytest.raises(UserError, match=r"broken\.onnx"):
-        measure_latency(
-            [good, tmp_path / "broken.onnx"], read_split(painted, "val").images, rounds=1, threads=1
-        )
-    assert not multiprocessing.active_children()
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ("names: [a]\n", "no split 'val'"),
-        ("val: nowhere\nnames: [a]\n", "points at .*nowhere, which does not exist"),
-        ("val: .\nnames: [a]\n", "has no images"),
-        ("a: [", "no valid YAML"),
-    ],
-)
-def test_a_data_set_that_cannot_be_used_is_explained(content: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "data.yaml").write_text(content)
-    with pytest.raises(UserError, match=says):
-        read_split(tmp_path / "data.yaml", "val")
-
-
-def test_splits_are_read_from_folders_lists_and_list_files(tmp_path: Path) -> None:
-    for name in ("a/1.jpg", "b/2.png", "b/notes.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "list.txt").write_text("./a/1.jpg\nb/2.png\n")
-    data = tmp_path / "data.yaml"
-    data.write_text("train: [a, b]\nval: list.txt\nnames: {1: y, 0: x}\n")
-    for split in ("train", "val"):
-        read = read_split(data, split)
-        assert [p.name for p in read.images] == ["1.jpg", "2.png"]
-        assert all(p.is_file() for p in read.images)
-        assert read.names == ("x", "y")
 
 
 def test_damaged_image_is_named(painted: Path, tmp_path: Path) -> None:

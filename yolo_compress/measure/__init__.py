@@ -1,0 +1,1 @@
+"""What a model is worth: its accuracy and its latency, through the detector that flies."""
