@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from yolo_trt_node.health.diagnosis import CYCLONE_PROFILE, FAST_DDS_PROFILE, Cause
 from yolo_trt_node.health.diagnostics import MESSAGES, Says
-from yolo_trt_node.node.parameters import PARAMETERS
+from yolo_trt_node.node_options import NODE_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "no_detections.md").read_text()
@@ -34,7 +34,7 @@ def test_files_and_parameters_that_the_page_names_exist():
     for profile in (FAST_DDS_PROFILE, CYCLONE_PROFILE):
         assert profile in PAGE
         assert (ROOT / profile).is_file()
-    names = {spec.name for spec in PARAMETERS}
+    names = {option.name for option in NODE_OPTIONS}
     named = set(re.findall(r"`(diagnostics\.\w+|[a-z]+_[a-z_]+)(?=[`: ])", PAGE)) - {
         "use_sim_time", "image_proc", "jetson_clocks", "image_topic", "annotated", "diagnostic_aggregator",
     }  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 import rclpy
 import yaml
 from rclpy.parameter import Parameter
-from yolo_trt_node.node.parameters import PARAMETERS
+from yolo_trt_node.node_options import NODE_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "config" / "dds" / "fastdds_large_frames.xml"
@@ -95,10 +95,10 @@ def test_parameter_file_has_exactly_the_nodes_parameters_at_their_defaults():
 
     given = section["ros__parameters"]
 
-    assert list(given) == [spec.name for spec in PARAMETERS]
-    assert given == {spec.name: spec.default for spec in PARAMETERS}
+    assert sorted(given) == sorted(option.name for option in NODE_OPTIONS)
+    assert given == {option.name: option.default for option in NODE_OPTIONS}
     assert {name: type(value) for name, value in given.items()} == {
-        spec.name: type(spec.default) for spec in PARAMETERS
+        option.name: type(option.default) for option in NODE_OPTIONS
     }
 
 
@@ -112,21 +112,23 @@ def test_ros_reads_the_parameter_file_for_any_node_name_with_the_declared_types(
             context=context,
             automatically_declare_parameters_from_overrides=True,
         )
-        read = {spec.name: node.get_parameter(spec.name).type_ for spec in PARAMETERS}
+        read = {option.name: node.get_parameter(option.name).type_ for option in NODE_OPTIONS}
         node.destroy_node()
     finally:
         context.try_shutdown()
 
-    assert read == {spec.name: Parameter.Type.from_parameter_value(spec.default) for spec in PARAMETERS}
+    assert read == {
+        option.name: Parameter.Type.from_parameter_value(option.default) for option in NODE_OPTIONS
+    }
 
 
 def test_every_parameter_in_the_file_is_explained_and_live_ones_marked():
     lines = PARAMS_FILE.read_text().splitlines()
 
-    for spec in PARAMETERS:
-        (at,) = (i for i, line in enumerate(lines) if line.startswith(f"    {spec.name}:"))
+    for option in NODE_OPTIONS:
+        (at,) = (i for i, line in enumerate(lines) if line.startswith(f"    {option.name}:"))
         comment = []
         while lines[at - 1 - len(comment)].startswith("    #"):
             comment.append(lines[at - 1 - len(comment)])
-        assert comment, f"{spec.name} has no comment"
-        assert ("(live)" in " ".join(comment)) == spec.live, f"{spec.name}: (live) is wrong"
+        assert comment, f"{option.name} has no comment"
+        assert ("(live)" in " ".join(comment)) == option.live, f"{option.name}: (live) is wrong"

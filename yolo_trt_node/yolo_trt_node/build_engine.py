@@ -10,13 +10,24 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
+from yolo_trt_node.detector import Detector, DetectorOptions, LoadOptions, ModelError
 from yolo_trt_node.detector.backends.gpu import Gpu
 from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, Target, import_tensorrt
 from yolo_trt_node.detector.card import read_card
-from yolo_trt_node.detector.options import PRECISIONS
+from yolo_trt_node.node_options import NODE_OPTIONS
+from yolo_trt_node.options import add_arguments, build
+from yolo_trt_node.params_file import add_params_file, option_values
+
+_BUILDERS = ("tensorrt", "tensorrt_rtx")
+OPTIONS = tuple(
+    replace(option, choices=("auto", *_BUILDERS)) if option.name == "backend" else option
+    for option in NODE_OPTIONS
+    if option.field in LoadOptions.__dataclass_fields__ and not option.name.startswith("onnxruntime")
+)
+"""The node's options that an engine depends on, and where it lies."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,22 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         width, height = _size(given.camera)
-        options = DetectorOptions(
-            backend=given.backend,
-            input_shape=given.input_shape,
-            precision=given.precision,
-            max_batch=given.max_batch,
-            engine_cache=given.engine_cache,
-            engine_workspace_mb=given.engine_workspace_mb,
-            trust_engines=given.trust_engines,
-        )
-        path = Path(given.model).expanduser()
+        values = option_values(given, OPTIONS)
+        model_path = given.model_file or str(values.get("model", ""))
+        if not model_path:
+            raise ValueError("no model: name one, or as model in --params-file")
+        options = build(DetectorOptions, values)
+        backend = options.backend if options.backend in _BUILDERS else _BUILDERS[0]
+        path = Path(model_path).expanduser()
         if not path.is_file():
             raise ModelError(f"no model file at {path}; check the path")
-        trt = import_tensorrt(given.backend)
+        trt = import_tensorrt(backend)
         if given.compute_capability and not hasattr(trt, "ComputeCapability"):
             raise ModelError(
-                f"{given.backend} {trt.__version__} builds for the GPU of this machine only; leave "
+                f"{backend} {trt.__version__} builds for the GPU of this machine only; leave "
                 "--compute-capability out"
             )
         gpu = (
@@ -48,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.compute_capability
             else Gpu.open()
         )
-        model = OnnxOnTensorRt(path, given.backend, trt, gpu, options)
+        model = OnnxOnTensorRt(path, backend, trt, gpu, options)
         card = read_card(model.metadata, model.inputs, model.outputs)
-        shape = Detector(path, model, card, options, given.backend).input_shape(height, width)
+        shape = Detector(path, model, card, options, backend).input_shape(height, width)
         engine = model.engine(*shape)
     except (ModelError, ValueError) as error:
         print(f"build_engine: {error}", file=sys.stderr)
@@ -60,12 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = DetectorOptions()
     parser = argparse.ArgumentParser(prog="build_engine", description=__doc__)
-    parser.add_argument("model", help="the ONNX file")
-    parser.add_argument("--backend", default="tensorrt", choices=("tensorrt", "tensorrt_rtx"))
     parser.add_argument(
-        "--precision", default=defaults.precision, choices=PRECISIONS, help="default: %(default)s"
+        "model_file", nargs="?", metavar="model", help="the ONNX file; default: model of --params-file"
     )
     parser.add_argument(
         "--camera",
@@ -74,36 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         help="size of the camera's images, whose aspect the network's input matches; default: %(default)s",
     )
     parser.add_argument(
-        "--input-shape",
-        default=defaults.input_shape,
-        help="as the node's parameter: auto, square or HEIGHTxWIDTH; default: %(default)s",
-    )
-    parser.add_argument(
-        "--max-batch",
-        type=int,
-        default=defaults.max_batch,
-        help="the most images at once (cameras, tiles); default: %(default)s",
-    )
-    parser.add_argument(
-        "--engine-cache", default=defaults.engine_cache, help="folder of the engines; default: ~/.cache/..."
-    )
-    parser.add_argument(
-        "--engine-workspace-mb",
-        type=int,
-        default=defaults.engine_workspace_mb,
-        help="limit of the kernels' scratch memory in MiB; default: %(default)s",
-    )
-    parser.add_argument(
         "--compute-capability",
         default="",
         metavar="MAJOR.MINOR",
         help="build for a GPU that is not here (tensorrt_rtx only), as in 8.6",
     )
-    parser.add_argument(
-        "--trust-engines",
-        action="store_true",
-        help="use a cache folder and engines that others could have written",
-    )
+    add_params_file(parser)
+    add_arguments(parser, OPTIONS)
     return parser
 
 

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolo_trt_node.options import option
+
 Floats = NDArray[np.float64]
 
 # Undistortion is iterative, and outside of what the calibration covers it ends anywhere: a pixel that the
@@ -149,21 +151,36 @@ class PinholeCamera:
 
 @dataclass(frozen=True)
 class Ground:
-    """The ground, and how well all is known.
+    """The ground, and how well all is known; angles in radians, though users write degrees."""
 
-    Attributes:
-        height: of the plane in the fixed frame, metres.
-        max_range_m: what lies farther from the camera is left out.
-        pixel_sigma: of the contact point in the image, pixels (standard deviation, each axis).
-        height_sigma: of the camera's height above the ground, metres.
-        attitude_sigma: of the camera's attitude, radians about each axis.
-    """
-
-    height: float = 0.0
-    max_range_m: float = 500.0
-    pixel_sigma: float = 2.0
-    height_sigma: float = 0.5
-    attitude_sigma: float = math.radians(0.5)
+    height: float = option(0.0, "Height of the ground in ground_frame, metres.", low=-10_000.0, high=10_000.0)
+    max_range_m: float = option(
+        500.0,
+        "What lies farther from the camera, in metres, is left out of detections_3d.",
+        low=1.0,
+        high=100_000.0,
+        name="max_range",
+    )
+    pixel_sigma: float = option(
+        2.0,
+        "For the covariance: standard deviation of where an object touches the ground in the image, pixels.",
+        low=0.0,
+        high=1000.0,
+    )
+    height_sigma: float = option(
+        0.5,
+        "For the covariance: standard deviation of the camera's height above the ground, metres.",
+        low=0.0,
+        high=1000.0,
+    )
+    attitude_sigma: float = option(
+        math.radians(0.5),
+        "For the covariance: standard deviation of the camera's attitude about each axis, degrees.",
+        low=0.0,
+        high=45.0,
+        shown=0.5,
+        read=math.radians,
+    )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from vision_msgs.msg import Detection2DArray
 from yolo_trt_node.detector import Detector, DetectorOptions
 from yolo_trt_node.health.statistics import CameraStatistics
 from yolo_trt_node.node.messages import image_message
-from yolo_trt_node.node.parameters import LiveSettings
 from yolo_trt_node.node.pipeline import Pipeline
+from yolo_trt_node.node_options import LiveOptions
 
 
 class Publisher:
@@ -71,7 +71,7 @@ def cameras():
 def pipeline(log, detector, cameras):
     clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
     node = SimpleNamespace(get_clock=lambda: clock, get_logger=lambda: log)
-    return Pipeline(node, detector, cameras, LiveSettings(), max_pixels=10_000)
+    return Pipeline(node, detector, cameras, LiveOptions, max_pixels=10_000)
 
 
 def test_they_go_through_the_network_once_and_to_the_camera_each_came_from(

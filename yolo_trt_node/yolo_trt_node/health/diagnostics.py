@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from yolo_trt_node.health.diagnosis import Cause, Finding
 from yolo_trt_node.health.jetson import BoardReading
 from yolo_trt_node.health.statistics import Window
+from yolo_trt_node.options import option
 
 if TYPE_CHECKING:
     from yolo_trt_node.detector import Detector
@@ -80,25 +81,47 @@ class Status:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When a status is no longer OK; they are the parameters ``diagnostics.*``.
+    """When a status is no longer OK; they are the parameters ``diagnostics.*``."""
 
-    Attributes:
-        min_rate_hz: WARN where fewer images a second arrive.
-        error_rate_hz: ERROR where fewer arrive.
-        max_frame_age_s: WARN where the 95th percentile of the age at publication is higher.
-        error_frame_age_s: ERROR where it is higher.
-        input_timeout_s: STALE (or ERROR, where none has ever come) after so long without an image.
-        max_temperature_c: WARN where a sensor of the board is hotter.
-        error_temperature_c: ERROR where it is hotter.
-    """
-
-    min_rate_hz: float
-    error_rate_hz: float
-    max_frame_age_s: float
-    error_frame_age_s: float
-    input_timeout_s: float
-    max_temperature_c: float
-    error_temperature_c: float
+    min_rate_hz: float = option(
+        1.0,
+        "/diagnostics warns where a camera sends fewer images a second; 0.0: any rate is fine.",
+        low=0.0,
+        high=1000.0,
+    )
+    error_rate_hz: float = option(
+        0.0,
+        "/diagnostics reports an error where a camera sends fewer; 0.0: only where none come.",
+        low=0.0,
+        high=1000.0,
+    )
+    max_frame_age_s: float = option(
+        0.5,
+        "/diagnostics warns where the 95th percentile of the frame age at publication is higher, in seconds.",
+        low=0.0,
+        high=3600.0,
+    )
+    error_frame_age_s: float = option(
+        2.0, "/diagnostics reports an error where it is higher, in seconds.", low=0.0, high=3600.0
+    )
+    input_timeout_s: float = option(
+        3.0,
+        "After this many seconds without an image the input is stale, and the log says the likeliest reason.",
+        low=0.1,
+        high=3600.0,
+    )
+    max_temperature_c: float = option(
+        85.0,
+        "On a Jetson: /diagnostics warns where a sensor is hotter, in degrees Celsius.",
+        low=0.0,
+        high=200.0,
+    )
+    error_temperature_c: float = option(
+        95.0,
+        "On a Jetson: /diagnostics reports an error where a sensor is hotter, in degrees Celsius.",
+        low=0.0,
+        high=200.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ except ModuleNotFoundError:  # Humble
     from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
 
 from yolo_trt_node.health.statistics import CameraStatistics
-from yolo_trt_node.node.parameters import RELIABILITIES, LiveSettings
 from yolo_trt_node.node.qos import answer_qos, create_publisher, image_qos
+from yolo_trt_node.node_options import RELIABILITIES, LiveOptions
 from yolo_trt_node.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Camera:
         *,
         transport: str,
         reliability: str,
-        live: LiveSettings,
+        live: Callable[[], LiveOptions],
         projected: bool = False,
     ) -> None:
         """Create the publishers; the subscription waits for `open`.
@@ -151,7 +151,7 @@ class Camera:
                 (it holds a slash): its images, and the outputs under it.
             transport: as in `choose_source`.
             reliability: likewise.
-            live: what may change at run time.
+            live: gives what may change at run time, as it is now.
             projected: whether there is an output ``detections_3d``, too.
         """
         self.name = name
@@ -183,7 +183,7 @@ class Camera:
     @property
     def wanted(self) -> bool:
         """Whether its images are to be looked at: somebody listens, or the parameter says so."""
-        return self._live.infer_without_listeners or any(
+        return self._live().infer_without_listeners or any(
             publisher.get_subscription_count() for publisher in self.outputs.values()
         )
 
@@ -286,7 +286,7 @@ class Camera:
             return
         if not self.wanted:
             self.statistics.skipped(UNHEARD_REASON)
-        elif not self._rate.take(time.monotonic(), self._live.max_rate_hz):
+        elif not self._rate.take(time.monotonic(), self._live().max_rate_hz):
             self.statistics.skipped(RATE_REASON)
         elif put(message):
             self.statistics.dropped()

@@ -37,6 +37,7 @@ from yolo_trt_node.node.pipeline import Pipeline
 from yolo_trt_node.node.qos import create_publisher, latched_qos
 from yolo_trt_node.node.transforms import TransformListener
 from yolo_trt_node.node.worker import Worker
+from yolo_trt_node.node_options import LiveOptions, Settings
 from yolo_trt_node.tracking import Tracker
 
 # Most cameras are 16:9; a first frame of another aspect compiles its own input shape when it comes.
@@ -94,8 +95,11 @@ class DetectorNode(LifecycleNode):
         self._complaints = parameters.declare(self)
         # What is set, kept here since rclpy stores a value only after the callback that accepts it.
         self._given = parameters.values(self)
-        self._live = parameters.LiveSettings()
-        self._live.update(self._given)
+        # The same, read and checked. A value given at start that does not fit is refused at configure.
+        try:
+            self._settings = parameters.read(self._given)
+        except ValueError:
+            self._settings = Settings.read({})
         # Between the executor, where parameters are set, and the transitions, which read them.
         self._lock = threading.Lock()
         self._detector: Detector | None = None
@@ -110,6 +114,9 @@ class DetectorNode(LifecycleNode):
         self._log_handler = RosLog(self, self._health)
         self._transitions = Transitions(self)
         self.add_on_set_parameters_callback(self._on_parameters)
+
+    def _live(self) -> LiveOptions:
+        return self._settings.live
 
     def start(self) -> None:
         """Configure and activate, where the parameter ``autostart`` says so, while the executor spins."""
@@ -194,22 +201,22 @@ class DetectorNode(LifecycleNode):
             complaints = "; ".join(self._complaints.values())
         if complaints:
             raise ValueError(f"{complaints}. Set it (`ros2 param set`) and configure again")
-        parameters.check(given)
-        if not given["model"]:
+        settings = parameters.read(given)
+        if not settings.node.model:
             raise ValueError(
                 "no model: set the parameter model to the path of an ONNX file (model:=/path/to/model.onnx "
                 "in the launch file, or `ros2 param set`), then configure again"
             )
         try:
-            self._load(given)
+            self._load(settings)
         except Exception:
             self._release()
             raise
 
-    def _load(self, given: parameters.Values) -> None:
+    def _load(self, settings: Settings) -> None:
         DETECTOR_LOG.setLevel(logging.INFO)
         DETECTOR_LOG.addHandler(self._log_handler)
-        detector = Detector.load(str(given["model"]), parameters.detector_options(given))
+        detector = Detector.load(settings.node.model, settings.detector)
         try:
             shape = detector.prepare(*WARM_UP_SIZE)
         except ModelError:
@@ -218,19 +225,19 @@ class DetectorNode(LifecycleNode):
             raise ModelError(f"{detector.path}: the model loads but does not run: {error}") from error
         for topic, kind in (("label_info", LabelInfo), ("vision_info", VisionInfo)):
             self._outputs[topic] = create_publisher(self, kind, topic, latched_qos())
-        for name in parameters.camera_names(given):
+        for name in parameters.camera_names(settings.node.cameras):
             camera = Camera(
                 self,
                 name,
-                transport=str(given["image_transport"]),
-                reliability=str(given["image_reliability"]),
+                transport=settings.node.image_transport,
+                reliability=settings.node.image_reliability,
                 live=self._live,
-                projected=parameters.ground_settings(given) is not None,
+                projected=settings.ground is not None,
             )
             self._cameras.append(camera)
         with self._lock:
             # What is live may have been set while the model was loading.
-            detector.set_options(parameters.detector_options(self._given))
+            detector.set_options(self._settings.detector)
             self._detector = detector
         self._health.uses(detector)
         self.get_logger().info(
@@ -241,14 +248,12 @@ class DetectorNode(LifecycleNode):
 
     def _activate(self) -> None:
         assert self._detector is not None
-        pipeline = Pipeline(
-            self, self._detector, self._cameras, self._live, parameters.max_pixels(self._given)
-        )
+        pipeline = Pipeline(self, self._detector, self._cameras, self._live, self._settings.node.max_pixels)
         self._worker = Worker(
             pipeline.process,
             sources=len(self._cameras),
             batch=self._detector.card.fixed_batch or self._detector.options.max_batch,
-            window_s=lambda: self._live.batch_window_s,
+            window_s=lambda: self._live().batch_window_s,
         )
         try:
             self._track_and_project()
@@ -271,8 +276,8 @@ class DetectorNode(LifecycleNode):
 
     def _track_and_project(self) -> None:
         """Give the cameras what the parameters ask for beyond detections."""
-        tracking = parameters.tracker_options(self._given)
-        ground = parameters.ground_settings(self._given)
+        tracking = self._settings.tracker
+        ground = self._settings.ground
         if ground is not None:
             self._transforms = TransformListener(self, self._flush_ground)
         for camera in self._cameras:
@@ -343,17 +348,18 @@ class DetectorNode(LifecycleNode):
         """Check a set of changes as a whole; what is live takes effect at once."""
         ours = {parameter.name: parameter.value for parameter in changed if parameter.name in self._given}
         with self._lock:
+            # `ros2 param load` sets everything that a dump holds, mostly to what it is already.
+            new = {name: value for name, value in ours.items() if value != self._given[name]}
             wanted = {**self._given, **ours}
             try:
                 if self._state_machine.current_state[1] != "unconfigured":
-                    parameters.refuse_unless_live(ours)
-                parameters.check(wanted)
+                    parameters.refuse_unless_live(new)
+                settings = parameters.read(wanted)
                 if self._detector is not None:
-                    self._detector.set_options(parameters.detector_options(wanted))
+                    self._detector.set_options(settings.detector)
             except ValueError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-            self._given = wanted
-            self._live.update(wanted)
+            self._given, self._settings = wanted, settings
             for name in ours:
                 self._complaints.pop(name, None)
         if "score_threshold" in ours and self._worker is not None:

@@ -16,9 +16,9 @@ from std_msgs.msg import Header
 
 from yolo_trt_node.boxes import Detections
 from yolo_trt_node.node.messages import detection_3d_array
-from yolo_trt_node.node.parameters import GroundSettings
 from yolo_trt_node.node.qos import create_subscription
 from yolo_trt_node.node.transforms import NotYetError, TransformBuffer, TransformError
+from yolo_trt_node.node_options import GroundSettings
 from yolo_trt_node.projection import PinholeCamera, ProjectionError, ground_points
 
 if TYPE_CHECKING:

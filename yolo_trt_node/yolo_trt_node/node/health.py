@@ -30,6 +30,7 @@ from yolo_trt_node.health.jetson import Jetson
 from yolo_trt_node.health.statistics import CameraStatistics, Window
 from yolo_trt_node.node.qos import create_speaker
 from yolo_trt_node.node.watchdog import Watchdog, observe
+from yolo_trt_node.options import build, options_of
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -60,6 +61,9 @@ class WatchedCamera(Protocol):
     @property
     def input(self) -> tuple[str, str]:
         """Full name of the topic that it is subscribed to, and the type, as ``sensor_msgs/msg/Image``."""
+
+
+_THRESHOLD_NAMES = tuple(option.name for option in options_of(Thresholds, "diagnostics."))
 
 
 class Health:
@@ -149,8 +153,8 @@ class Health:
         with self._lock:
             life_cycle = replace(self._life_cycle, since_s=time.monotonic() - self._began_s)
             detector, watches = self._detector, self._watches
-        thresholds = Thresholds(
-            **{name: self._number(f"diagnostics.{name}") for name in Thresholds.__dataclass_fields__}
+        thresholds = build(
+            Thresholds, {name: self._number(name) for name in _THRESHOLD_NAMES}, "diagnostics."
         )
         statuses = [
             life_cycle_status(life_cycle),

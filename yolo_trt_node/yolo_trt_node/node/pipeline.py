@@ -24,7 +24,7 @@ from yolo_trt_node.node.messages import (
     image_message,
     serialization_fits,
 )
-from yolo_trt_node.node.parameters import LiveSettings
+from yolo_trt_node.node_options import LiveOptions
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -40,7 +40,7 @@ class Pipeline:
         node: Node,
         detector: Detector,
         cameras: Sequence[Camera],
-        live: LiveSettings,
+        live: Callable[[], LiveOptions],
         max_pixels: int,
     ) -> None:
         """Use a loaded detector.
@@ -49,7 +49,7 @@ class Pipeline:
             node: whose clock and log are used.
             detector: called from one thread only.
             cameras: in the order of their numbers.
-            live: what may change at run time.
+            live: gives what may change at run time, as it is now.
             max_pixels: compressed images with more are refused.
         """
         self._node = node
@@ -114,7 +114,7 @@ class Pipeline:
         if camera.tracker is not None:
             timing["tracking"] = tracking_s
         camera.statistics.published(age_s, timing, len(detections))
-        if self._live.log_frames:
+        if self._live().log_frames:
             stages = ", ".join(f"{stage} {1e3 * seconds:.1f}" for stage, seconds in timing.items())
             self._node.get_logger().info(
                 f"{camera.topic}: stamp {header.stamp.sec}.{header.stamp.nanosec:09d}, {len(detections)} "

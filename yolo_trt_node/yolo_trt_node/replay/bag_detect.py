@@ -3,8 +3,10 @@
 Examples:
     ros2 run yolo_trt_node bag_detect flight/ --model drone.onnx
     ros2 run yolo_trt_node bag_detect flight/ --model drone.onnx -o found/ --max-batch 8 --tiling 2x2
+    ros2 run yolo_trt_node bag_detect flight/ --params-file detect.yaml
 
-The images of TOPIC are answered on TOPIC/detections, with their headers and log times. No ROS node runs, and
+With the parameter file of a node, the boxes and track ids are those of that node, had it missed no image. The
+images of TOPIC are answered on TOPIC/detections, with their headers and log times. No ROS node runs, and
 none is needed. Stopped half way (Ctrl-C, a crash, an empty battery), the same command goes on where it was.
 """
 
@@ -12,164 +14,51 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import logging
 import queue
 import shutil
 import signal
-import sqlite3
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import Any
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
+from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
-from yolo_trt_node.detector.options import BACKENDS, PRECISIONS
-from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.messages import ImageError
+from yolo_trt_node.node_options import NODE_OPTIONS, Settings
+from yolo_trt_node.options import add_arguments
+from yolo_trt_node.params_file import add_params_file, option_values
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import STORAGES, BagError, BagWriter, flush_to_disk, open_bag, typestore
 from yolo_trt_node.replay.bags import messages as read_messages
+from yolo_trt_node.replay.journal import Answer, Journal, Picture, Result
+from yolo_trt_node.tracking import Tracker, TrackerOptions
 
-COMMIT_PERIOD_S = 1.0
-"""A process that is killed loses at most the work of so long."""
+OPTIONS = tuple(
+    option
+    for option in NODE_OPTIONS
+    if option.field in {"model", "max_megapixels", "tracker"}
+    or option.field in DetectorOptions.__dataclass_fields__
+    or option.name.startswith("tracker_")
+)
+"""The node's options that mean something without a node."""
 
-_FORMAT = 1
+_FORMAT = 2  # of the journal and what lies in it
 _COMPRESSED = "/compressed"
 _TERMINAL_PERIOD_S = 0.5
 _LOG_PERIOD_S = 10.0
-
-
-class Picture(NamedTuple):
-    """An image of the bag, decoded; ``frame`` is None where it cannot be read, and ``reason`` says why."""
-
-    topic: str
-    log_ns: int
-    header: Any
-    frame: Frame | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of the bag.
-
-    Attributes:
-        images: how many there were.
-        boxes: how many were found.
-        unreadable: how many images could not be read, by topic and reason.
-        damage: why the bag could not be read to its end; empty when it could.
-    """
-
-    images: int
-    boxes: int
-    unreadable: Counter[tuple[str, str]]
-    damage: str
-
-
-class Journal:
-    """The answers so far, safe against a kill at any moment, from which the bag is written in the end.
-
-    A bag cannot be gone on with: its index is written last. SQLite's transactions can.
-    """
-
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        """Open the journal of a run that was broken off, or begin one.
-
-        Args:
-            path: of the file.
-            identity: everything that the answers depend on.
-
-        Raises:
-            BagError: it belongs to another run, or another process writes it.
-        """
-        self._database = sqlite3.connect(path, timeout=0.0)
-        try:
-            # One process at a time; and a power cut, too, loses only the last transactions.
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            with self._database:
-                self._database.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT)")
-                self._database.execute(
-                    "CREATE TABLE IF NOT EXISTS answers (number INTEGER PRIMARY KEY, topic TEXT, "
-                    "log_ns INTEGER, boxes INTEGER, message BLOB, reason TEXT)"
-                )
-                found = self._database.execute("SELECT identity FROM run").fetchone()
-                if found is None:
-                    self._database.execute("INSERT INTO run VALUES (?)", (json.dumps(identity),))
-        except sqlite3.Error as error:
-            self._database.close()
-            raise BagError(
-                f"{path} cannot be used ({error}): another bag_detect writes it, or it is damaged; in the "
-                f"second case remove {path.parent} and begin again"
-            ) from error
-        begun = json.loads(found[0]) if found else identity
-        if begun != identity:
-            other = [key for key in identity if begun.get(key) != identity[key]]
-            self._database.close()
-            raise BagError(
-                f"{path.parent} was begun with another {', '.join(other)}: finish that run with what it "
-                "was begun with, remove the folder, or name another output with -o"
-            )
-        self.count = int(self._database.execute("SELECT count(*) FROM answers").fetchone()[0])
-        self._committed = time.monotonic()
-
-    def add(self, answers: Sequence[tuple[Picture, int, bytes | None]]) -> None:
-        """Append the answers of a batch: picture, number of boxes, message (None: the image is unreadable).
-
-        As one: a run that goes on then makes the very batches that an unbroken one makes.
-        """
-        self._database.executemany(
-            "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (self.count + index, picture.topic, picture.log_ns, boxes, message, picture.reason)
-                for index, (picture, boxes, message) in enumerate(answers)
-            ],
-        )
-        self.count += len(answers)
-        if time.monotonic() - self._committed > COMMIT_PERIOD_S:
-            self.commit()
-
-    def commit(self) -> None:
-        """Keep what was added."""
-        self._database.commit()
-        self._committed = time.monotonic()
-
-    def answers(self) -> Iterator[tuple[str, int, bytes]]:
-        """Yield topic of the image, log time and message of each answer, in order."""
-        yield from self._database.execute(
-            "SELECT topic, log_ns, message FROM answers WHERE message IS NOT NULL ORDER BY number"
-        )
-
-    def result(self, damage: str) -> Result:
-        """Count what there is."""
-        (boxes,) = self._database.execute("SELECT coalesce(sum(boxes), 0) FROM answers").fetchone()
-        unreadable = self._database.execute(
-            "SELECT topic, reason, count(*) FROM answers WHERE message IS NULL GROUP BY topic, reason"
-        )
-        counted = Counter({(topic, reason): count for topic, reason, count in unreadable})
-        return Result(self.count, int(boxes), counted, damage)
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # What was answered counts, however the run ends.
-        self.commit()
-        self._database.close()
 
 
 def image_connections(bag: Reader, topics: Sequence[str]) -> list[Connection]:
@@ -202,6 +91,7 @@ def detect_in_bag(
     output: Path,
     options: DetectorOptions,
     *,
+    tracking: TrackerOptions | None = None,
     topics: Sequence[str] = (),
     storage: str = "mcap",
     max_pixels: int = 64_000_000,
@@ -213,6 +103,7 @@ def detect_in_bag(
         model: the model file.
         output: folder of the new bag; it appears when it is complete.
         options: how to run the model; ``max_batch`` images go through the network at once.
+        tracking: how to follow the objects of each topic; ``None``: not at all.
         topics: image topics; without any all of them.
         storage: one of `bags.STORAGES`.
         max_pixels: compressed images with more are not read.
@@ -236,6 +127,7 @@ def detect_in_bag(
             "topics": sorted(c.topic for c in connections),
             "model": hashlib.sha256(detector.path.read_bytes()).hexdigest(),
             "options": asdict(options),
+            "tracker": tracking and asdict(tracking),
             "backend": detector.backend,
             "max_pixels": max_pixels,
         }
@@ -243,13 +135,20 @@ def detect_in_bag(
         with Journal(work / "answers.sqlite3", json.loads(json.dumps(identity))) as journal:
             progress = Progress(sum(c.msgcount for c in connections), journal.count, detector.backend)
             damage: list[str] = []
+            # Trackers have to see again what they saw before the run was broken off.
+            skip = journal.count if tracking is None else 0
             pictures = read_ahead(
-                read_pictures(store, bag, connections, journal.count, max_pixels, damage),
-                2 * options.max_batch,
+                read_pictures(store, bag, connections, skip, max_pixels, damage), 2 * options.max_batch
             )
+            ids = itertools.count(1)
+            trackers = {} if tracking is None else {c.topic: Tracker(tracking, ids) for c in connections}
             try:
+                if trackers:
+                    for picture, found in zip(islice(pictures, journal.count), journal.found(), strict=False):
+                        if found is not None:
+                            track(trackers, picture, found)
                 while batch := list(islice(pictures, options.max_batch)):
-                    journal.add(answer(detector, batch))
+                    journal.add(answer(detector, batch, trackers))
                     progress.show(journal.count)
             finally:
                 pictures.close()
@@ -318,17 +217,26 @@ def read_ahead(pictures: Iterator[Picture], depth: int) -> Generator[Picture, No
         reader.join()
 
 
-def answer(detector: Detector, batch: Sequence[Picture]) -> list[tuple[Picture, int, bytes | None]]:
-    """Detect in a batch of pictures; see `Journal.add`."""
-    found = iter(detector.detect([p.frame for p in batch if p.frame is not None]))
-    answers: list[tuple[Picture, int, bytes | None]] = []
+def answer(detector: Detector, batch: Sequence[Picture], trackers: Mapping[str, Tracker]) -> list[Answer]:
+    """Detect in a batch of pictures, and follow the objects where there are trackers, by topic."""
+    detected = iter(detector.detect([p.frame for p in batch if p.frame is not None]))
+    answers = []
     for picture in batch:
-        if picture.frame is None:
-            answers.append((picture, 0, None))
-            continue
-        detections = next(found)
-        answers.append((picture, len(detections), serialized_detections(picture.header, detections)))
+        found, message = None, None
+        if picture.frame is not None:
+            found = track(trackers, picture, next(detected))
+            message = serialized_detections(picture.header, found)
+        answers.append(Answer(picture, found, message))
     return answers
+
+
+def track(trackers: Mapping[str, Tracker], picture: Picture, found: Detections) -> Detections:
+    """Let the tracker of a picture's topic, if any, give the detections their ids."""
+    if picture.frame is None or picture.topic not in trackers:
+        return found
+    stamp = picture.header.stamp
+    stamp_s = stamp.sec + stamp.nanosec * 1e-9
+    return replace(found, track_ids=trackers[picture.topic].update(found, picture.frame, stamp_s))
 
 
 def write_bag(
@@ -419,28 +327,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        options = DetectorOptions(
-            backend=given.backend,
-            precision=given.precision,
-            input_shape=given.input_shape,
-            score_threshold=given.score_threshold,
-            iou_threshold=given.iou_threshold,
-            max_det=given.max_det,
-            classes=tuple(given.classes),
-            tiling=given.tiling,
-            tile_overlap=given.tile_overlap,
-            max_batch=given.max_batch,
-            threads=given.threads,
-        )
+        values = option_values(given, OPTIONS)
+        settings = Settings.read(values)
+        if not settings.node.model:
+            raise ValueError("no model: name one with --model, or as model in --params-file")
         started = time.monotonic()
         result = detect_in_bag(
             source,
-            Path(given.model),
+            Path(settings.node.model),
             output,
-            options,
+            settings.detector,
+            tracking=settings.tracker,
             topics=given.topics,
             storage=given.storage,
-            max_pixels=round(given.max_megapixels * 1e6),
+            max_pixels=settings.node.max_pixels,
         )
     except (BagError, ModelError, ValueError) as error:
         print(f"bag_detect: {error}", file=sys.stderr)
@@ -462,12 +362,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = DetectorOptions()
     parser = argparse.ArgumentParser(
         prog="bag_detect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bag", help="a rosbag2 bag (sqlite3 or MCAP): its folder or file")
-    parser.add_argument("--model", required=True, help="the ONNX file or engine")
     parser.add_argument("-o", "--output", help="folder of the new bag; default: BAG_detections, here")
     parser.add_argument(
         "--topics",
@@ -478,30 +376,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--storage", choices=tuple(STORAGES), default="mcap", help="of the new bag; default: %(default)s"
     )
-    parser.add_argument("--backend", choices=("auto", *BACKENDS), default=defaults.backend)
-    parser.add_argument("--precision", choices=PRECISIONS, default=defaults.precision)
-    parser.add_argument("--input-shape", default=defaults.input_shape, help="auto, square or HEIGHTxWIDTH")
-    parser.add_argument("--score-threshold", type=float, help="default: as the model's card says")
-    parser.add_argument("--iou-threshold", type=float, help="default: as the model's card says")
-    parser.add_argument(
-        "--max-det", type=int, default=defaults.max_det, help="boxes an image at most; default: %(default)s"
-    )
-    parser.add_argument("--classes", nargs="+", default=[], help="names or ids; default: all")
-    parser.add_argument("--tiling", default=defaults.tiling, help="none, auto or ROWSxCOLUMNS")
-    parser.add_argument("--tile-overlap", type=float, default=defaults.tile_overlap)
-    parser.add_argument(
-        "--max-batch",
-        type=int,
-        default=defaults.max_batch,
-        help="images (or tiles) through the network at once: more is faster on a GPU; default: %(default)s",
-    )
-    parser.add_argument(
-        "--max-megapixels",
-        type=float,
-        default=64.0,
-        help="compressed images with more million pixels are not read; default: %(default)s",
-    )
-    parser.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads; 0: one per core")
+    add_params_file(parser)
+    add_arguments(parser, OPTIONS)
     return parser
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from yolo_trt_node.boxes import NO_ID, Detections
 from yolo_trt_node.images.frames import Frame
+from yolo_trt_node.options import check_fields, option
 from yolo_trt_node.tracking.assignment import assign
 from yolo_trt_node.tracking.camera_motion import CameraMotion
 
@@ -55,21 +55,29 @@ _TRACK = np.dtype(
 
 @dataclass(frozen=True)
 class TrackerOptions:
-    """How to track.
+    """How to track."""
 
-    Attributes:
-        high_score: detections that score at least this are associated first, and only they begin tracks; the
-            others only continue tracks.
-        memory_s: seconds that a track outlives its last detection. A pause of the stamps that is longer ends
-            all tracks.
-        min_hits: a track gets its id with its so-manieth detection in consecutive frames.
-        camera_motion: compensate the camera's motion.
-    """
-
-    high_score: float = 0.3
-    memory_s: float = 2.0
-    min_hits: int = 2
-    camera_motion: bool = True
+    high_score: float = option(
+        0.3,
+        "Only detections that score this begin tracks; weaker ones (down to score_threshold) continue them.",
+        low=0.0,
+        high=1.0,
+    )
+    memory_s: float = option(
+        2.0,
+        "Seconds that a track outlives its last detection; a longer pause of the stamps ends all tracks.",
+        low=0.05,
+        high=60.0,
+    )
+    min_hits: int = option(
+        2,
+        "A track gets its id with its Nth detection in consecutive frames.",
+        low=1,
+        high=100,
+    )
+    camera_motion: bool = option(
+        True, "Follow the camera's own motion in the images; false where the camera stands still."
+    )
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -77,12 +85,7 @@ class TrackerOptions:
         Raises:
             ValueError: one makes no sense.
         """
-        if not 0 <= self.high_score <= 1:
-            raise ValueError(f"tracker: high_score is {self.high_score:g}; a score lies in 0 to 1")
-        if not self.memory_s > 0 or not math.isfinite(self.memory_s):
-            raise ValueError(f"tracker: memory_s is {self.memory_s:g}; it is a positive number of seconds")
-        if self.min_hits < 1:
-            raise ValueError(f"tracker: min_hits is {self.min_hits}; a track needs one detection at least")
+        check_fields(self)
 
 
 class Tracker:
