@@ -75,7 +75,8 @@ def decode_end2end(
     """Decode an ``end2end`` head's prediction of one image: the model has suppressed doubles already.
 
     Args:
-        prediction: M x 6 float32 rows of x1, y1, x2, y2 (network pixels), score, class id.
+        prediction: M x 6 float32 rows of x1, y1, x2, y2 (network pixels), score, class id; rows whose box has
+            no extent are dropped.
         classes: nc booleans, the classes wanted; rows of a class beyond nc are dropped.
         score_threshold: rows that score less or equal are dropped; one for all, or nc, one for each class.
         max_det: at most so many boxes are returned, the best.
@@ -85,6 +86,7 @@ def decode_end2end(
     """
     thresholds = np.broadcast_to(np.asarray(score_threshold, np.float32), len(classes))
     rows = prediction[(prediction[:, 4] > thresholds.min(initial=1.0)) & np.isfinite(prediction).all(axis=1)]
+    rows = rows[(rows[:, 2:4] > rows[:, :2]).all(axis=1)]
     rows = rows[(rows[:, 5] >= 0) & (rows[:, 5] < len(classes))]
     ids = rows[:, 5].astype(np.int32)
     rows = rows[classes[ids] & (rows[:, 4] > thresholds[ids])]

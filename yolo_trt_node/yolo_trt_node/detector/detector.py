@@ -15,8 +15,10 @@ from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector.backends import ModelFile, Session, open_model
 from yolo_trt_node.detector.card import ModelCard, ModelError, read_card
 from yolo_trt_node.detector.decode import decode_end2end, decode_raw
+from yolo_trt_node.detector.heads import EXPORT_AGAIN
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
 from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, parse_shape
+from yolo_trt_node.detector.sanity import FRAMES, absurdity, check_scores
 from yolo_trt_node.detector.tiling import ViewPlan, Window, merge_views, plan_views
 from yolo_trt_node.images.frames import Frame
 
@@ -79,6 +81,7 @@ class Detector:
         self._wanted = _class_mask(card, options.classes)
         self._thresholds = _class_thresholds(card, options)
         self._fixed_shape = _fixed_shape(card, options.input_shape)
+        self._unproven = FRAMES
 
     @classmethod
     def load(cls, path: str | Path, options: DetectorOptions | None = None) -> Detector:
@@ -159,8 +162,19 @@ class Detector:
 
         Returns:
             The network's input (height, width) for them.
+
+        Raises:
+            ModelError: the model does not run, or answers what no detector answers.
         """
-        self.detect([np.zeros((image_height, image_width, 3), np.uint8)])
+        try:
+            self.detect([np.zeros((image_height, image_width, 3), np.uint8)])
+        except ModelError:
+            raise
+        # Runtimes raise classes of their own, with no common base but Exception.
+        except Exception as error:
+            raise ModelError(
+                f"{self.path}: the model loads but does not run: {type(error).__name__}: {str(error)[:1000]}"
+            ) from error
         return self.input_shape(image_height, image_width)
 
     def detect(self, images: Sequence[NDArray[np.uint8] | Frame]) -> list[Detections]:
@@ -174,6 +188,7 @@ class Detector:
 
         Raises:
             ValueError: an image has another type or shape, or is empty.
+            ModelError: the model answers what no detector answers (see `sanity`); nothing of it is returned.
         """
         waiting: dict[tuple[int, int], list[tuple[int, Window]]] = defaultdict(list)
         frames = [_frame(index, image) for index, image in enumerate(images)]
@@ -222,7 +237,11 @@ class Detector:
             predictions = session.infer(batch)
         inferred = time.perf_counter()
         for (index, window), prediction, layout in zip(views, predictions, layouts, strict=False):
+            if self._unproven:
+                self._refuse(absurdity(prediction, self.card, shape))
+                self._unproven -= 1
             found = self._decode(prediction)
+            self._refuse(check_scores(found.scores))
             boxes = layout.to_image(found.boxes)
             if window.left or window.top:
                 boxes += np.array((window.left, window.top) * 2, np.float32)
@@ -234,6 +253,14 @@ class Detector:
         }
         for index in {index for index, _ in views}:
             answers[index].spend(timing)
+
+    def _refuse(self, complaint: str) -> None:
+        """Raise where something is wrong with what the model answers."""
+        if complaint:
+            raise ModelError(
+                f"{self.path} ({self.backend}, {self.card.head} head) answers what no detector of its card "
+                f"answers: {complaint}. Nothing of it is used; {EXPORT_AGAIN}"
+            )
 
     def _decode(self, prediction: NDArray[np.float32]) -> Detections:
         if self.card.head == "raw":
