@@ -193,9 +193,19 @@ class Prune(Section):
     max_ratio: float = Field(
         0.9, gt=0, lt=1, description="no layer loses more than this share of its channels"
     )
-    backend: Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino"] = Field(
+    backend: str = Field(
         "auto", description="of yolo_trt_node.detector, that a latency target is measured with"
     )
+
+    @field_validator("backend")
+    @classmethod
+    def _backend_exists(cls, value: str) -> str:
+        # When it is asked for: a recipe is read on machines where the detector's packages are missing.
+        from yolo_trt_node.detector.options import BACKENDS
+
+        if value not in ("auto", *BACKENDS):
+            raise ValueError(f"there is no backend {value!r}; use auto, {', '.join(BACKENDS)}")
+        return value
 
     @model_validator(mode="after")
     def _scope_fits(self) -> Prune:

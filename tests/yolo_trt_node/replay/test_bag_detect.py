@@ -7,16 +7,22 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import rclpy
 from support.toy_detector import expected_box, paint_cells, write_toy_detector
+from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector
+from yolo_trt_node.node import parameters
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bag_detect import main
 from yolo_trt_node.replay.bags import STORAGES, BagWriter, is_latched, open_bag, typestore
+from yolo_trt_node.replay.journal import Journal
+from yolo_trt_node.tracking import Tracker
 
 STORE = typestore()
 SECOND = 1_000_000_000
@@ -315,3 +321,88 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, model, flight, capsy
     assert main([names.get(a, a) for a in arguments]) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "flight_detections").exists()
+
+
+PARAMETERS = """\
+/**:
+  ros__parameters:
+    model: MODEL
+    classes: [red, green]
+    class_thresholds: ["green=0.3"]
+    score_threshold: 0.2
+    tiling: 2x2
+    tracker: true
+    tracker_min_hits: 1
+    cameras: [nose]
+    diagnostics.min_rate_hz: 5.0
+"""
+
+
+def test_the_parameter_file_of_a_node_gives_that_nodes_boxes_and_ids(tmp_path, model):
+    """The node's own path from the file to the message, but for DDS, is held against the bag's messages."""
+    file = tmp_path / "params.yaml"
+    file.write_text(PARAMETERS.replace("MODEL", model))
+    bag = write(tmp_path / "flight", {"/nose": raw}, 7)
+
+    assert main([str(bag), "--params-file", str(file), "-o", str(tmp_path / "out"), "--max-batch", "3"]) == 0
+
+    context = rclpy.Context()
+    context.init(args=["--ros-args", "--params-file", str(file)])
+    node = rclpy.create_node("yolo_detector", context=context)
+    try:
+        assert parameters.declare(node) == {}
+        settings = parameters.read(parameters.values(node))
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+    assert settings.tracker is not None
+    detector = Detector.load(settings.node.model, settings.detector)
+    tracker = Tracker(settings.tracker)
+    expected = []
+    for index in range(7):
+        (found,) = detector.detect([picture(index)])
+        found = replace(found, track_ids=tracker.update(found, picture(index), 100.0 + index + index * 1e-9))
+        expected.append(serialized_detections(header(index), found))
+    with open_bag(tmp_path / "out") as reader:
+        wanted = [c for c in reader.connections if c.topic == "/nose/detections"]
+        written = [bytes(data) for _, _, data in reader.messages(wanted)]
+    assert written == expected
+    ids = [d.id for _, m in read(tmp_path / "out", "/nose/detections") for d in m.detections]
+    assert len(ids) == 5  # two of seven are blue
+    assert all(ids)
+
+
+def test_tracks_go_on_where_a_run_was_broken_off(tmp_path, model, flight, monkeypatch):
+    whole, broken = tmp_path / "whole" / "out", tmp_path / "broken" / "out"
+    whole.parent.mkdir()
+    broken.parent.mkdir()
+    arguments = [flight, "--model", model, "--tracker", "--tracker-min-hits", "1", "--max-batch", "2"]
+    assert main([*arguments, "-o", str(whole)]) == 0
+    add = Journal.add
+
+    def stop_after_four(journal, answers):
+        add(journal, answers)
+        if journal.count >= 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "add", stop_after_four)
+        assert main([*arguments, "-o", str(broken)]) == 130
+    assert main([*arguments, "-o", str(broken)]) == 0
+
+    assert content(broken) == content(whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/**: {ros__parameters: {tilling: 2x2}}", "no parameter tilling; did you mean tiling"),
+        ("/uav1/eyes: {ros__parameters: {tiling: 2x2}}", "parameters for /uav1/eyes"),
+        ("/**: {ros__parameters: {max_det: 5}}", "no model"),
+    ],
+)
+def test_a_parameter_file_that_does_not_fit_is_one_line(tmp_path, flight, capsys, text, told):
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    assert main([flight, "--params-file", str(file), "-o", str(tmp_path / "out")]) == 1
+    assert told in capsys.readouterr().err
