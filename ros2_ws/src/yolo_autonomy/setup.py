@@ -30,6 +30,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            f"mavlink_target = {NAME}.mavlink_node:main",
             f"target_selection = {NAME}.target_node:main",
         ]
     },
