@@ -73,7 +73,7 @@ def test_without_a_gpu_it_says_what_is_missing(tmp_path, monkeypatch):
 
 
 def test_builds_checks_and_times_every_model(benchmark, tmp_path, monkeypatch, capsys):
-    fake_gpu.install(monkeypatch, "8.5.3.1")
+    fake_gpu.install(monkeypatch, "10.3.0")
     models = [str(write_toy_detector(tmp_path / name)) for name in ("dense.onnx", "pruned.onnx")]
     page = tmp_path / "gpu.md"
     arguments = [*models, "--camera", "160x90", "--frames", "2", "--rounds", "2", "--output", str(page)]

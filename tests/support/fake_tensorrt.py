@@ -1,7 +1,8 @@
-"""A TensorRT without a GPU, as strict as the real one: 8.4, 8.5, 10 and 11 semantics, executed by ONNX
-Runtime.
+"""A TensorRT without a GPU, as strict as the real one: 10, 11 and TensorRT-RTX, executed by ONNX Runtime.
 
-What a version does not have does not exist here either. Engines are JSON and remember how they were built.
+What a version does not have does not exist here either (`test_bindings` holds it to the real ones). Engines
+are JSON and remember how they were built. GPU memory that TensorRT takes by itself counts as allocated, and
+what ends outside a CUDA context is noted in ``frees_outside_context``.
 
 ``FAKE_TENSORRT`` in the environment names the version, so that the builder's process gets the same one;
 ``FAKE_TENSORRT_BUILD`` makes its builder fail: ``refuse``, ``crash``, ``killed``, or ``slow`` (one second;
@@ -12,16 +13,18 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 import json
 import os
 import signal
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-VERSIONS = ("8.4.1.5", "8.5.3.1", "10.3.0", "11.4.0")
+VERSIONS = ("10.3.0", "11.4.0")
+RTX = "1.7.1.116"
+SCRATCH_BYTES = 4096
 
 _MAGIC = b"fake engine "
 _NP = {"FLOAT": np.float32, "HALF": np.float16}
@@ -51,9 +54,25 @@ class LayerInformationFormat(enum.Enum):
     JSON = 1
 
 
+class ExecutionContextAllocationStrategy(enum.Enum):
+    STATIC = 0
+    USER_MANAGED = 2
+
+
 class ComputeCapability(enum.Enum):
     CURRENT = 0
     SM86 = 86
+    SM120 = 120
+
+
+class CudaGraphStrategy(enum.Enum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    LAZY = 0
+    EAGER = 1
 
 
 class ILogger:
@@ -155,7 +174,7 @@ class ITimingCache:
         return IHostMemory(self._content)
 
 
-class IBuilderConfig:
+class _Config:
     def __init__(self, version: str) -> None:
         self._version = version
         self._flags: set[str] = set()
@@ -164,6 +183,7 @@ class IBuilderConfig:
         self._cache: ITimingCache | None = None
         self._known_timings = 0
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
+        self.progress_monitor: IProgressMonitor | None = None
 
     def set_memory_pool_limit(self, pool: MemoryPoolType, size: int) -> None:
         self._memory[pool.name] = size
@@ -171,6 +191,16 @@ class IBuilderConfig:
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         self._profiles.append(profile)
         return len(self._profiles) - 1
+
+    def set_flag(self, flag: enum.Enum) -> None:
+        self._flags.add(flag.name)
+
+    def clear_flag(self, flag: enum.Enum) -> None:
+        self._flags.discard(flag.name)
+
+
+class IBuilderConfig(_Config):
+    """That of TensorRT."""
 
     def create_timing_cache(self, content: bytes) -> ITimingCache:
         return ITimingCache(content)
@@ -185,28 +215,19 @@ class IBuilderConfig:
         return True
 
 
-class _Flagged(IBuilderConfig):
-    """The configuration where builder flags choose the precision."""
-
-    def set_flag(self, flag: enum.Enum) -> None:
-        self._flags.add(flag.name)
-
-    def clear_flag(self, flag: enum.Enum) -> None:
-        self._flags.discard(flag.name)
-
-
-class _Targeted(IBuilderConfig):
-    """The configuration that can build for another GPU (TensorRT-RTX)."""
+class _RtxConfig(_Config):
+    """That of TensorRT-RTX, which builds for other GPUs too; its timing cache does nothing but warn."""
 
     num_compute_capabilities = 0
 
     def set_compute_capability(self, capability: ComputeCapability, index: int) -> None:
         assert index < self.num_compute_capabilities
+        self._capability = capability
 
 
 class Builder:
     _version = ""
-    _config: type[IBuilderConfig] = IBuilderConfig
+    _config: type[_Config] = IBuilderConfig
 
     def __init__(self, logger: ILogger) -> None:
         assert logger.initialised, "the base class's __init__ was not called"
@@ -216,15 +237,13 @@ class Builder:
         assert flags == 1, "neither explicit batch nor strongly typed"
         return INetworkDefinition()
 
-    def create_builder_config(self) -> IBuilderConfig:
+    def create_builder_config(self) -> _Config:
         return self._config(self._version)
 
     def create_optimization_profile(self) -> IOptimizationProfile:
         return IOptimizationProfile()
 
-    def build_serialized_network(
-        self, network: INetworkDefinition, config: IBuilderConfig
-    ) -> IHostMemory | None:
+    def build_serialized_network(self, network: INetworkDefinition, config: _Config) -> IHostMemory | None:
         wish = os.environ.get("FAKE_TENSORRT_BUILD", "")
         if wish == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -240,7 +259,7 @@ class Builder:
         if -1 in image.shape and not shapes:
             self._logger.log(ILogger.Severity.ERROR, "a dynamic input needs an optimisation profile")
             return None
-        if hasattr(config, "progress_monitor"):
+        if config.progress_monitor is not None:
             assert config.progress_monitor.initialised
             config.progress_monitor.phase_start("Building", None, 1)
             config.progress_monitor.step_complete("Building", 0)
@@ -279,17 +298,48 @@ class Runtime:
         return self._engine(facts) if facts["version"] == self._version else None
 
 
-class IInspector:
+def init_libnvinfer_plugins(logger: object, namespace: str) -> bool:
+    return True
+
+
+# A YOLOv8 engine of detailed verbosity lists some 250 layers, with a few hundred bytes each.
+LAYERS = 250
+
+
+class EngineInspector:
     def __init__(self, facts: dict) -> None:
         self._facts = facts
 
     def get_engine_information(self, form: LayerInformationFormat) -> str:
         assert form is LayerInformationFormat.JSON
         if not self._facts["detailed"]:
-            return json.dumps({"Layers": ["conv_1", "conv_2"]})
+            return json.dumps({"Layers": [f"conv_{index}" for index in range(LAYERS)]})
         kind = "Half" if "FP16" in self._facts["flags"] else "Float"
-        layer = {"Name": "conv_1", "Outputs": [{"Name": "x", "Format/Datatype": kind}]}
-        return json.dumps({"Layers": [layer, layer]})
+        return json.dumps({"Layers": [_layer(index, kind) for index in range(LAYERS)], "Bindings": []})
+
+
+def _layer(index: int, kind: str) -> dict:
+    """A layer as the inspector of TensorRT 10 writes it."""
+    tensor = {"Location": "Device", "Dimensions": [1, 64, 48, 80], "Format/Datatype": kind}
+    name = f"/model.{index}/conv/Conv + PWN(PWN(/model.{index}/act/Sigmoid), /model.{index}/act/Mul)"
+    return {
+        "Name": name,
+        "LayerType": "CaskConvolution",
+        "Inputs": [{"Name": f"/model.{index - 1}/act/Mul_output_0", **tensor}],
+        "Outputs": [{"Name": f"/model.{index}/act/Mul_output_0", **tensor}],
+        "ParameterType": "Convolution",
+        "Kernel": [3, 3],
+        "PaddingMode": "kEXPLICIT_ROUND_DOWN",
+        "Stride": [1, 1],
+        "OutMaps": 64,
+        "Groups": 1,
+        "Weights": {"Type": kind, "Count": 36864},
+        "Bias": {"Type": kind, "Count": 64},
+        "Activation": "SWISH",
+        "TacticName": f"sm80_xmma_fprop_implicit_gemm_f16f16_f16f16_f16_nhwckrsc_nhwc_tilesize64x64_{index}",
+        "TacticValue": f"0x{index:016x}",
+        "Metadata": f"[ONNX Layer: /model.{index}/conv/Conv]",
+    }
 
 
 def facts_of(plan: bytes) -> dict:
@@ -298,35 +348,51 @@ def facts_of(plan: bytes) -> dict:
     return json.loads(plan[len(_MAGIC) :])
 
 
-class _Engine:
-    def __init__(self, facts: dict) -> None:
-        import onnxruntime
+class _Owner:
+    """Something of TensorRT's that holds GPU memory until its last reference goes."""
 
+    def __init__(self, size: int) -> None:
+        from pycuda import driver
+
+        driver.require_context(type(self).__name__)
+        self._driver = driver
+        self._memory = driver.mem_alloc(size)
+
+    def __del__(self) -> None:
+        if not self._driver.has_context():
+            self._driver.frees_outside_context.append(type(self).__name__)
+        elif not self._driver.sticky_error:
+            self._memory.free()
+
+
+@functools.lru_cache(8)
+def _executor(model: str):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(base64.b64decode(model), options)
+
+
+class ICudaEngine(_Owner):
+    def __init__(self, facts: dict) -> None:
+        super().__init__(len(facts["model"]))
         self._facts = facts
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(base64.b64decode(facts["model"]), options)
+        self._session = _executor(facts["model"])
         self._names = [self._session.get_inputs()[0].name, self._session.get_outputs()[0].name]
         self._dtypes = [
             DataType.HALF if value.type == "tensor(float16)" else DataType.FLOAT
             for value in (self._session.get_inputs()[0], self._session.get_outputs()[0])
         ]
         self._image = tuple(facts["input"])
-        self._contexts = 0
 
-    def create_engine_inspector(self) -> IInspector:
-        return IInspector(self._facts)
+    @property
+    def device_memory_size_v2(self) -> int:
+        return SCRATCH_BYTES
 
-    def _shape(self, index: int) -> tuple[int, ...]:
-        return self._image if index == 0 else (self._image[0], -1, -1)
-
-    def _profile(self) -> list[tuple[int, ...]]:
-        (profile,) = self._facts["profiles"]
-        return [tuple(shape) for shape in profile[self._names[0]]]
-
-
-class _NamedEngine(_Engine):
-    """TensorRT 8.5 and later."""
+    def create_engine_inspector(self) -> EngineInspector:
+        return EngineInspector(self._facts)
 
     @property
     def num_io_tensors(self) -> int:
@@ -342,71 +408,39 @@ class _NamedEngine(_Engine):
         return self._dtypes[self._names.index(name)]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self._shape(self._names.index(name))
+        return self._image if self._names.index(name) == 0 else (self._image[0], -1, -1)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert name == self._names[0]
         return self._profile()
 
-    def create_execution_context(self) -> _Context:
-        return _NamedContext(self)
+    def create_execution_context(self, strategy: ExecutionContextAllocationStrategy) -> IExecutionContext:
+        return IExecutionContext(self, strategy)
+
+    def _profile(self) -> list[tuple[int, ...]]:
+        (profile,) = self._facts["profiles"]
+        return [tuple(shape) for shape in profile[self._names[0]]]
 
 
-class _BoundEngine(_Engine):
-    """TensorRT before 8.5."""
-
-    @property
-    def num_bindings(self) -> int:
-        return 2
-
-    def get_binding_name(self, index: int) -> str:
-        return self._names[index]
-
-    def get_binding_index(self, name: str) -> int:
-        return self._names.index(name)
-
-    def binding_is_input(self, index: int) -> bool:
-        return index == 0
-
-    def get_binding_dtype(self, index: int) -> DataType:
-        return self._dtypes[index]
-
-    def get_binding_shape(self, index: int) -> tuple[int, ...]:
-        return self._shape(index)
-
-    def get_profile_shape(self, profile: int, name: str) -> list[tuple[int, ...]]:
-        return self._profile()
-
-    def create_execution_context(self) -> _Context:
-        return _BoundContext(self)
-
-
-class _BothEngine(_BoundEngine, _NamedEngine):
-    """TensorRT 8.5 to 9: the old way is still there, and contexts quarrel about profiles."""
-
-    def create_execution_context(self) -> _Context:
-        return _BothContext(self)
-
-
-class _Context:
-    def __init__(self, engine: _Engine) -> None:
-        from pycuda import driver
-
-        self._driver = driver
-        driver.require_context("create_execution_context")
+class IExecutionContext(_Owner):
+    def __init__(self, engine: ICudaEngine, strategy: ExecutionContextAllocationStrategy) -> None:
+        super().__init__(64)
         self._engine = engine
-        # Only TensorRT 10 lets contexts share a profile; before, the second one has none.
-        self._has_profile = engine._contexts == 0 or not isinstance(engine, _BoundEngine)
-        engine._contexts += 1
+        self._scratch = 0
+        self._managed = strategy is ExecutionContextAllocationStrategy.USER_MANAGED
         self._image: tuple[int, ...] | None = None
         self._pointers: dict[str, int] = {}
         self._ran_with: tuple[int, ...] | None = None
 
-    def _set_shape(self, shape: tuple[int, ...]) -> bool:
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert self._managed
+        assert size >= self._engine.device_memory_size_v2
+        self._scratch = memory
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert name == self._engine._names[0]
         allowed = self._engine._image
         if -1 in allowed:
-            if not self._has_profile:
-                return False
             smallest, _, largest = self._engine._profile()
             fits = all(a <= b <= c for a, b, c in zip(smallest, shape, largest, strict=True))
         else:
@@ -416,43 +450,12 @@ class _Context:
             self._driver.calls.append(f"shape {shape[0]}")
         return fits
 
-    def _output_shape(self) -> tuple[int, ...]:
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if name == self._engine._names[0]:
+            return self._image
         if self._image is None:
             return (-1, -1, -1)
         return self._run(np.zeros(self._image, self._dtype(0))).shape
-
-    def _dtype(self, index: int) -> type:
-        return _NP[self._engine._dtypes[index].name]
-
-    def _run(self, image: np.ndarray) -> np.ndarray:
-        return self._engine._session.run(None, {self._engine._names[0]: image})[0]
-
-    def _queue(self, handle: int, pointers: list[int]) -> bool:
-        stream = self._driver.streams[handle]
-        if self._image is None:
-            return False
-        if stream.captured is not None and self._ran_with != self._image:
-            raise RuntimeError("captured before the network ran once at this shape")
-        self._ran_with = shape = self._image
-        source, target = pointers
-
-        def work() -> None:
-            size = int(np.prod(shape)) * np.dtype(self._dtype(0)).itemsize
-            image = self._driver.memory_at(source, size).view(self._dtype(0)).reshape(shape)
-            prediction = self._run(image).astype(self._dtype(1))
-            self._driver.memory_at(target, prediction.nbytes)[:] = prediction.reshape(-1).view(np.uint8)
-
-        stream.add("network", work)
-        return True
-
-
-class _NamedContext(_Context):
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert name == self._engine._names[0]
-        return self._set_shape(shape)
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self._output_shape() if name == self._engine._names[1] else self._image
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
         assert name in self._engine._names
@@ -461,74 +464,151 @@ class _NamedContext(_Context):
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        if len(self._pointers) < 2:
+        stream = self._driver.streams[stream_handle]
+        if self._image is None or len(self._pointers) < 2 or (self._managed and not self._scratch):
             return False
-        return self._queue(stream_handle, [self._pointers[name] for name in self._engine._names])
+        if stream.captured is not None and self._ran_with != self._image:
+            raise RuntimeError("captured before the network ran once at this shape")
+        self._ran_with = shape = self._image
+        source, target = (self._pointers[name] for name in self._engine._names)
+
+        def work() -> None:
+            assert self._image == shape, "the context was changed after its graph was captured"
+            if self._managed:
+                self._driver.memory_at(self._scratch, SCRATCH_BYTES)[:] = 1
+            size = int(np.prod(shape)) * np.dtype(self._dtype(0)).itemsize
+            image = self._driver.memory_at(source, size).view(self._dtype(0)).reshape(shape)
+            prediction = self._run(image).astype(self._dtype(1))
+            self._driver.memory_at(target, prediction.nbytes)[:] = prediction.reshape(-1).view(np.uint8)
+
+        stream.add("network", work)
+        return True
+
+    def _dtype(self, index: int) -> type:
+        return _NP[self._engine._dtypes[index].name]
+
+    def _run(self, image: np.ndarray) -> np.ndarray:
+        return self._engine._session.run(None, {self._engine._names[0]: image})[0]
 
 
-class _BoundContext(_Context):
-    def set_binding_shape(self, index: int, shape: tuple[int, ...]) -> bool:
-        assert index == 0
-        return self._set_shape(shape)
-
-    def get_binding_shape(self, index: int) -> tuple[int, ...]:
-        return self._output_shape() if index else self._image
-
-    def execute_async_v2(self, bindings: list[int], stream_handle: int) -> bool:
-        self._driver.calls.append("v2")
-        return self._queue(stream_handle, bindings)
+# --- TensorRT-RTX: kernels are compiled where the engine runs ----------------------------------------------
 
 
-class _BothContext(_BoundContext, _NamedContext):
-    pass
+class IRuntimeCache:
+    def __init__(self) -> None:
+        self._kernels: set[str] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        known = bytes(blob).split(b"\n")
+        if known[0] != b"kernels of " + RTX.encode():
+            return False
+        self._kernels = {entry.decode() for entry in known[1:] if entry}
+        return True
+
+    def serialize(self) -> IHostMemory:
+        return IHostMemory("\n".join(["kernels of " + RTX, *sorted(self._kernels)]).encode())
 
 
-def populate(module: dict, version: str) -> None:
+class IRuntimeConfig:
+    def __init__(self) -> None:
+        self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+        self._strategy = ExecutionContextAllocationStrategy.STATIC
+        self._cache: IRuntimeCache | None = None
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self._cache = cache
+        return True
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        self._strategy = strategy
+
+
+class _RtxEngine(ICudaEngine):
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig()
+
+    def create_execution_context(self, runtime_config: IRuntimeConfig) -> _RtxContext:
+        return _RtxContext(self, runtime_config)
+
+
+class _RtxContext(IExecutionContext):
+    def __init__(self, engine: _RtxEngine, config: IRuntimeConfig) -> None:
+        super().__init__(engine, config._strategy)
+        self._config = config
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return "REQUIRE_USER_ALLOCATION" in self._engine._facts["flags"]
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        stream = self._driver.streams[stream_handle]
+        if stream.captured is not None:
+            assert self._config.cuda_graph_strategy is CudaGraphStrategy.DISABLED, "RTX captures by itself"
+            assert self.is_stream_capturable(stream_handle)
+        kernel = f"kernel {self._image}"
+        cache = self._config._cache
+        if cache is not None and kernel not in cache._kernels:
+            self._driver.calls.append("jit")
+            cache._kernels.add(kernel)
+        return super().execute_async_v3(stream_handle)
+
+
+def populate(module: dict, version: str, *, rtx: bool = False) -> None:
     """Fill a module's namespace with what a TensorRT version has."""
-    generation = tuple(map(int, version.split(".")[:2]))
-    typed = generation >= (11, 0)
-    if generation < (8, 5):
-        engine: type = _BoundEngine
-    else:
-        engine = _BothEngine if generation < (10, 0) else _NamedEngine
+    typed = rtx or int(version.split(".")[0]) >= 11
 
     class VersionedRuntime(Runtime):
         _version = version
-        _engine = engine
+        _engine = _RtxEngine if rtx else ICudaEngine
 
     class VersionedBuilder(Builder):
         _version = version
-        _config = _Targeted if typed else _Flagged
+        _config = _RtxConfig if rtx else IBuilderConfig
 
-    flags = ["TF32", "FP16", "INT8"] + (["BF16"] if generation >= (10, 0) else [])
+    flags = ["TF32"]
+    flags += [] if typed else ["FP16", "INT8", "BF16"]
+    flags += ["REQUIRE_USER_ALLOCATION"] if rtx else []
     module.update(
         __version__=version,
         Builder=VersionedBuilder,
         Runtime=VersionedRuntime,
-        BuilderFlag=enum.Enum("BuilderFlag", ["TF32"] if typed else flags),
-        NetworkDefinitionCreationFlag=SimpleNamespace(**{"STRONGLY_TYPED" if typed else "EXPLICIT_BATCH": 0}),
+        BuilderFlag=enum.Enum("BuilderFlag", flags),
+        NetworkDefinitionCreationFlag=enum.IntEnum(
+            "NetworkDefinitionCreationFlag", {"STRONGLY_TYPED" if typed else "EXPLICIT_BATCH": 0}
+        ),
         **{
             item.__name__: item
             for item in (
                 ILogger,
                 Logger,
                 OnnxParser,
+                IProgressMonitor,
                 MemoryPoolType,
                 ProfilingVerbosity,
                 LayerInformationFormat,
                 TensorIOMode,
                 DataType,
+                ExecutionContextAllocationStrategy,
             )
         },
     )
-    if generation >= (10, 0):
-        module["IProgressMonitor"] = IProgressMonitor
-    if typed:
-        module["ComputeCapability"] = ComputeCapability
+    if rtx:
+        for item in (
+            ComputeCapability,
+            CudaGraphStrategy,
+            DynamicShapesKernelSpecializationStrategy,
+            IRuntimeCache,
+        ):
+            module[item.__name__] = item
+    else:
+        module["init_libnvinfer_plugins"] = init_libnvinfer_plugins
 
 
-def surface() -> dict[str, set[str]]:
-    """Return what the fake of TensorRT 11 offers, public names by class, to compare with a real module."""
+def surface(*, rtx: bool) -> dict[str, set[str]]:
+    """Return what the fake offers, public names by class, to compare with a real module."""
     offered = {
         "Builder": Builder,
         "Runtime": Runtime,
@@ -537,21 +617,38 @@ def surface() -> dict[str, set[str]]:
         "ParserError": ParserError,
         "IOptimizationProfile": IOptimizationProfile,
         "ITimingCache": ITimingCache,
-        "IBuilderConfig": _Targeted,
-        "ICudaEngine": _NamedEngine,
-        "IExecutionContext": _NamedContext,
-        "EngineInspector": IInspector,
+        "IBuilderConfig": _RtxConfig if rtx else IBuilderConfig,
+        "ICudaEngine": _RtxEngine if rtx else ICudaEngine,
+        "IExecutionContext": _RtxContext if rtx else IExecutionContext,
+        "EngineInspector": EngineInspector,
         "MemoryPoolType": MemoryPoolType,
         "ProfilingVerbosity": ProfilingVerbosity,
         "LayerInformationFormat": LayerInformationFormat,
         "TensorIOMode": TensorIOMode,
         "DataType": DataType,
-        "ComputeCapability": ComputeCapability,
+        "ExecutionContextAllocationStrategy": ExecutionContextAllocationStrategy,
         "ILogger": ILogger,
         "IProgressMonitor": IProgressMonitor,
     }
+    if rtx:
+        offered |= {
+            "ComputeCapability": ComputeCapability,
+            "CudaGraphStrategy": CudaGraphStrategy,
+            "DynamicShapesKernelSpecializationStrategy": DynamicShapesKernelSpecializationStrategy,
+            "IRuntimeCache": IRuntimeCache,
+            "IRuntimeConfig": IRuntimeConfig,
+        }
     inherited = {name for kind in (enum.Enum, bytes) for name in dir(kind)}
     return {
-        name: {entry for entry in dir(kind) if not entry.startswith("_") and entry not in inherited}
+        name: {entry for entry in (*dir(kind), *_assigned(kind)) if not entry.startswith("_")} - inherited
         for name, kind in offered.items()
     }
+
+
+def _assigned(kind: type) -> tuple[str, ...]:
+    """Public attributes that instances get in their constructor."""
+    if issubclass(kind, _Config):
+        return ("profiling_verbosity", "progress_monitor")
+    if kind is IRuntimeConfig:
+        return ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy")
+    return ()

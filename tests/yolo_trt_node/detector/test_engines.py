@@ -371,7 +371,7 @@ class TestEngineFiles:
 
     def test_of_another_tensorrt_is_refused_with_the_way_out(self, cache, order, monkeypatch):
         path = cache.get(order).path
-        fake_gpu.install(monkeypatch, "8.5.3.1")
+        fake_gpu.install(monkeypatch, "11.4.0")
 
         with pytest.raises(ModelError, match=r"made by another TensorRT or for another GPU; give the ONNX"):
             self.boxes(path)

@@ -77,6 +77,7 @@ class Detector:
         self.backend_reason = backend_reason
         self._model = model
         self._prepared: OrderedDict[tuple[int, int], tuple[Preprocessor, Session]] = OrderedDict()
+        self._closed = False
         self.options = options
         self._wanted = _class_mask(card, options.classes)
         self._thresholds = _class_thresholds(card, options)
@@ -177,6 +178,16 @@ class Detector:
             ) from error
         return self.input_shape(image_height, image_width)
 
+    def close(self) -> None:
+        """Give back what the model holds, GPU memory first of all, at once; `detect` then refuses to run.
+
+        Call it where `detect` is called, or when that thread is done. Closing twice is allowed.
+        """
+        self._closed = True
+        while self._prepared:
+            self._prepared.popitem()[1][1].close()
+        self._model.close()
+
     def detect(self, images: Sequence[NDArray[np.uint8] | Frame]) -> list[Detections]:
         """Find objects in images.
 
@@ -188,7 +199,11 @@ class Detector:
 
         Raises:
             ValueError: an image has another type or shape, or is empty.
+<<<<<<< HEAD
             ModelError: the model answers what no detector answers (see `sanity`); nothing of it is returned.
+=======
+            RuntimeError: the detector is closed.
+>>>>>>> 3bd7b38 (GPU memory is given back when a session is closed or dropped; TensorRT from 10.1 on; RTX keeps what it compiles)
         """
         waiting: dict[tuple[int, int], list[tuple[int, Window]]] = defaultdict(list)
         frames = [_frame(index, image) for index, image in enumerate(images)]
@@ -280,9 +295,12 @@ class Detector:
         )
 
     def _session(self, shape: tuple[int, int]) -> tuple[Preprocessor, Session]:
+        if self._closed:
+            raise RuntimeError("the detector is closed; load the model again")
         if shape not in self._prepared:
             if len(self._prepared) >= _SHAPES_KEPT:
-                self._prepared.popitem(last=False)
+                # Its memory is needed for the one that comes.
+                self._prepared.popitem(last=False)[1][1].close()
             preprocess = Preprocessor(
                 *shape,
                 channels=self.card.channels,

@@ -115,19 +115,23 @@ def build(
         name = "SM" + recipe.compute_capability.replace(".", "")
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, name, trt.ComputeCapability.CURRENT), 0)
-    cache = config.create_timing_cache(timing_cache)
-    # A cache of another TensorRT or GPU is refused; the build then starts from an empty one.
-    if not config.set_timing_cache(cache, False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
-    monitor = _monitor(trt, report)
-    if monitor is not None:
-        config.progress_monitor = monitor
+    cache = None
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # TensorRT-RTX: without it a network may allocate while it runs, and then cannot be captured. It has
+        # no timings to keep: it compiles where the engine runs (`tensorrt_engine`).
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    else:
+        cache = config.create_timing_cache(timing_cache)
+        # A cache of another TensorRT or GPU is refused; the build then starts from an empty one.
+        if not config.set_timing_cache(cache, False):
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
+    config.progress_monitor = _monitor(trt, report)
     report(f"building for {recipe.precision} at {recipe.height}x{recipe.width}")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(f"its builder fails: {logger.last}")
-    return plan, bytes(memoryview(cache.serialize()))
+    return plan, bytes(memoryview(cache.serialize())) if cache is not None else b""
 
 
 def _tell(error: Any) -> str:
@@ -156,10 +160,7 @@ def _set_precision(trt: Any, config: Any, precision: str, header: OnnxHeader) ->
         return
     wanted = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8", "FP16")}[precision]
     for name in wanted:
-        flag = getattr(trt.BuilderFlag, name, None)
-        if flag is None:
-            raise BuildError(f"TensorRT {trt.__version__} knows no {precision}; take fp16")
-        config.set_flag(flag)
+        config.set_flag(getattr(trt.BuilderFlag, name))
     if precision == "fp32":
         # TF32 keeps 10 of 23 bits: whoever asks for fp32 wants the others too.
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -198,10 +199,7 @@ def _logger(trt: Any) -> Any:
     return Logger()
 
 
-def _monitor(trt: Any, report: Callable[[str], None]) -> Any | None:
-    """Return a progress monitor, where this TensorRT has them (10 and later)."""
-    if not hasattr(trt, "IProgressMonitor"):
-        return None
+def _monitor(trt: Any, report: Callable[[str], None]) -> Any:
 
     class Monitor(trt.IProgressMonitor):
         """Reports the outermost phase."""
@@ -247,9 +245,11 @@ def main() -> int:
                 timing_cache=known,
                 report=lambda text: answer({"progress": text}),
             )
-            _write(destination, plan)
-            _write(timing.with_name(f"{timing.name}.{os.getpid()}.part"), timings)
-            timing.with_name(f"{timing.name}.{os.getpid()}.part").replace(timing)
+            write_durably(destination, plan)
+            if timings:
+                part = timing.with_name(f"{timing.name}.{os.getpid()}.part")
+                write_durably(part, timings)
+                part.replace(timing)
         except OSError as error:
             answer({"error": str(error), "errno": error.errno})
             return 1
@@ -281,7 +281,12 @@ def _end_with_parent() -> None:
     os._exit(3)
 
 
-def _write(path: Path, content: Any) -> None:
+def write_durably(path: Path, content: Any) -> None:
+    """Write a buffer into a file that only the user may read, and return when it is on the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

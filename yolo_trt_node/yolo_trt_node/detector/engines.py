@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from yolo_trt_node.detector.card import ModelError
-from yolo_trt_node.detector.engine_builder import Recipe
+from yolo_trt_node.detector.engine_builder import Recipe, write_durably
 from yolo_trt_node.detector.onnx_file import OnnxHeader
 
 _LOG = logging.getLogger(__name__)
@@ -143,6 +143,7 @@ class EngineCache:
         _LOG.warning("%s is of no use (%s) and is removed", engine.path, reason)
         with self._locked(engine.path):
             engine.path.unlink(missing_ok=True)
+            _runtime_path(engine.path).unlink(missing_ok=True)
 
     def _create(self) -> None:
         try:
@@ -279,6 +280,40 @@ def read_engine_file(path: Path, *, trust: bool) -> Engine:
         )
     length, metadata = header
     return Engine(path, memoryview(content)[4 + length :], checksum, metadata, {})
+
+
+def read_runtime_cache(engine: Path, *, trust: bool) -> bytes:
+    """Return the kernels that TensorRT-RTX compiled for an engine at an earlier start; empty for none.
+
+    Raises:
+        ModelError: others could have written them, and they are code as the engine is.
+    """
+    path = _runtime_path(engine)
+    try:
+        if not trust:
+            _refuse_if_others_write(path, "the runtime cache")
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def write_runtime_cache(engine: Path, content: bytes) -> None:
+    """Keep the kernels that TensorRT-RTX has compiled for an engine beside it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = _runtime_path(engine)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        write_durably(part, content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _runtime_path(engine: Path) -> Path:
+    return engine.with_name(engine.name + ".runtime")
 
 
 def _ultralytics_header(content: bytes) -> tuple[int, dict[str, str]] | None:

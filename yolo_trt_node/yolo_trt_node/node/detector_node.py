@@ -317,8 +317,11 @@ class DetectorNode(LifecycleNode):
             self.destroy_lifecycle_publisher(publisher)
         self._outputs = {}
         with self._lock:
-            self._detector = None
+            detector, self._detector = self._detector, None
         self._health.uses(None)
+        if detector is not None:
+            # Its GPU memory is free before the next model is loaded.
+            detector.close()
         DETECTOR_LOG.removeHandler(self._log_handler)
 
     def _publish_info(self) -> None:

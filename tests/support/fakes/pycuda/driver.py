@@ -1,7 +1,8 @@
 """The part of ``pycuda.driver`` that the backend uses.
 
 Nothing queued on a stream happens before the stream is synchronised, and nothing at all happens in a thread
-that has no context pushed: what a GPU would forgive by luck of timing fails here.
+that has no context pushed: what a GPU would forgive by luck of timing fails here. Freed memory is gone for
+the device, and full of ones for the host. What invalidates a capture on a GPU does so here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ calls: list[str] = []  # what happened, in order
 streams: dict[int, Stream] = {}
 frees_outside_context: list[str] = []
 host_memory_is_shared = False  # a Jetson
+multiprocessors = 8
+sticky_error = ""  # once it is set, every call fails, as after a kernel's illegal memory access
 
 _memory: list[tuple[int, np.ndarray]] = []  # start address and bytes, by address
 _addresses = itertools.count(0x10000, 0x1000_0000)
@@ -32,8 +35,13 @@ class LogicError(Error):
     pass
 
 
+class LaunchError(Error):
+    pass
+
+
 class device_attribute:  # noqa: N801
     INTEGRATED = "integrated"
+    MULTIPROCESSOR_COUNT = "multiprocessor count"
 
 
 class host_alloc_flags:  # noqa: N801
@@ -45,14 +53,27 @@ def init() -> None:
 
 
 def require_context(what: str) -> None:
-    if not getattr(_local, "stack", None):
+    if not has_context():
         raise LogicError(f"{what} failed: invalid device context")
+    if sticky_error:
+        raise LaunchError(f"{what} failed: {sticky_error}")
+
+
+def has_context() -> bool:
+    return bool(getattr(_local, "stack", None))
+
+
+def _spoil_captures() -> None:
+    """What a thread may not do while it captures in thread-local mode: allocate, free, wait for a stream."""
+    for stream in list(streams.values()):
+        if stream.captured is not None and stream.capturing_thread == threading.get_ident():
+            stream.spoilt = True
 
 
 def memory_at(pointer: int, size: int) -> np.ndarray:
     """Return ``size`` bytes of device memory at an address inside some allocation."""
     with _lock:
-        index = bisect.bisect_right([start for start, _ in _memory], pointer) - 1
+        index = bisect.bisect_right(_memory, pointer, key=lambda entry: entry[0]) - 1
         start, content = _memory[index] if index >= 0 else (0, np.empty(0, np.uint8))
     if index < 0 or pointer + size > start + content.size:
         raise LogicError(f"illegal memory access of {size} bytes at {pointer:#x}")
@@ -68,6 +89,9 @@ def _register(content: np.ndarray) -> int:
 
 def _unregister(pointer: int) -> None:
     with _lock:
+        for start, content in _memory:
+            if start == pointer:
+                content[:] = 0xFF
         _memory[:] = [entry for entry in _memory if entry[0] != pointer]
 
 
@@ -90,6 +114,8 @@ class Device:
         return 8, 6
 
     def get_attribute(self, attribute: str) -> int:
+        if attribute == device_attribute.MULTIPROCESSOR_COUNT:
+            return multiprocessors
         return int(attribute == device_attribute.INTEGRATED and host_memory_is_shared)
 
     def retain_primary_context(self) -> Context:
@@ -103,7 +129,8 @@ class Context:
 
     @staticmethod
     def pop() -> None:
-        require_context("cuCtxPopCurrent")
+        if not has_context():
+            raise LogicError("cuCtxPopCurrent failed: invalid device context")
         _local.stack.pop()
 
 
@@ -113,6 +140,8 @@ class Stream:
         self.handle = next(_addresses)
         self.queue: list = []
         self.captured: list | None = None
+        self.capturing_thread = 0
+        self.spoilt = False
         streams[self.handle] = self
 
     def add(self, name: str, work) -> None:
@@ -124,6 +153,7 @@ class Stream:
 
     def synchronize(self) -> None:
         require_context("cuStreamSynchronize")
+        _spoil_captures()
         if self.captured is not None:
             raise LogicError("cuStreamSynchronize failed: operation not permitted when stream is capturing")
         queue, self.queue = self.queue, []
@@ -152,11 +182,17 @@ class PagelockedHostAllocation:
 
     def free(self) -> None:
         require_context("cuMemFreeHost")
+        _spoil_captures()
+        _unregister(self.pointer)
+
+    def __del__(self) -> None:
+        # pycuda activates the context that it was allocated in.
         _unregister(self.pointer)
 
 
 def pagelocked_empty(shape: int, dtype, order: str = "C", mem_flags: int = 0) -> np.ndarray:
     require_context("cuMemHostAlloc")
+    _spoil_captures()
     return np.asarray(PagelockedHostAllocation(shape, np.dtype(dtype), mem_flags))
 
 
@@ -169,11 +205,13 @@ class DeviceAllocation:
 
     def free(self) -> None:
         require_context("cuMemFree")
+        _spoil_captures()
         _unregister(self.pointer)
 
 
 def mem_alloc(size: int) -> DeviceAllocation:
     require_context("cuMemAlloc")
+    _spoil_captures()
     return DeviceAllocation(size)
 
 
@@ -204,11 +242,16 @@ def library(*, refuse: str = "", missing: str = "") -> types.SimpleNamespace:
     """Return what ``ctypes`` would find in libcuda; one of its functions may fail, or be missing."""
 
     def begin(handle, mode) -> int:
-        streams[handle.value].captured = []
+        stream = streams[handle.value]
+        stream.captured, stream.spoilt = [], False
+        stream.capturing_thread = threading.get_ident()
         return 0
 
     def end(handle, graph) -> int:
         stream = streams[handle.value]
+        if stream.spoilt:
+            stream.captured, graph._obj.value = None, None
+            return 901
         graph._obj.value = next(_addresses)
         graphs[graph._obj.value], stream.captured = (stream, stream.captured), None
         return 0

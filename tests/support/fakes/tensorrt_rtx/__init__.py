@@ -1,7 +1,5 @@
-"""``import tensorrt_rtx`` finds the fake, of the version that the environment names."""
+"""``import tensorrt_rtx`` finds the fake."""
 
-import os
+from support.fake_tensorrt import RTX, populate
 
-from support.fake_tensorrt import populate
-
-populate(globals(), os.environ["FAKE_TENSORRT"])
+populate(globals(), RTX, rtx=True)

@@ -35,7 +35,7 @@ def backend(request, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "contract"))
     name, fake = request.param.split()[0], None
     if request.param in FAKES or request.param.endswith("(fake)"):
-        fake = fake_gpu.install(monkeypatch, FAKES.get(request.param, "11.4.0"))
+        fake = fake_gpu.install(monkeypatch, FAKES.get(request.param, "10.3.0"))
     elif name.startswith("tensorrt"):
         if importlib.util.find_spec("pycuda") is None or not os.path.exists("/dev/nvidia0"):
             pytest.skip(f"{name} needs an NVIDIA GPU and pycuda")

@@ -41,7 +41,7 @@ class Session(Protocol):
         precision: the precision really in force.
 
     A session whose attribute ``infer_frames`` exists and is not ``None`` takes camera frames itself; see
-    `backends.tensorrt.TensorRtSession`.
+    `backends.tensorrt_session.TensorRtSession`.
     """
 
     precision: str
@@ -51,6 +51,9 @@ class Session(Protocol):
 
         The prediction may be a view of a buffer that the next call overwrites.
         """
+
+    def close(self) -> None:
+        """Give back what the session holds, now; it is of no use afterwards. Closing twice is allowed."""
 
 
 class ModelFile(Protocol):
@@ -63,6 +66,9 @@ class ModelFile(Protocol):
 
     def session(self, height: int, width: int) -> Session:
         """Compile the model for an input height and width in pixels."""
+
+    def close(self) -> None:
+        """Give back what the file holds; its sessions are closed by themselves."""
 
 
 def open_model(path: Path, *, backend: str, options: LoadOptions) -> tuple[ModelFile, str]:

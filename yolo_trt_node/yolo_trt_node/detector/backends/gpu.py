@@ -7,9 +7,11 @@ Nothing here touches CUDA while it is imported, and nothing but `Gpu.open` initi
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +52,9 @@ class Gpu:
     Attributes:
         name: the product name.
         compute_capability: as in ``8.7``.
-        integrated: the GPU shares the CPU's memory (Jetson), so that nothing needs to be copied.
+        integrated: the GPU shares the CPU's memory (Jetson), so that frames need not be copied.
+        map_input: keep the network's input in mapped memory on an integrated GPU, to compare.
+        letterbox: letterbox on the GPU where the kernel can be had; off, to compare.
     """
 
     _opened: Gpu | None = None
@@ -63,6 +67,8 @@ class Gpu:
         major, minor = device.compute_capability()
         self.compute_capability = f"{major}.{minor}"
         self.integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
+        self.map_input = False
+        self.letterbox = True
         self._device = device
         self._context: Any = None
         self._process = os.getpid()
@@ -113,9 +119,12 @@ class Gpu:
                 f"CUDA was initialised in process {self._process}, and this is a fork of it: load the model "
                 "after the fork, or start the process with spawn"
             )
-        with self._opening:
-            if self._context is None:
-                self._context = self._device.retain_primary_context()
+        # Looked at first without the lock: a finaliser that comes here belongs to a session, which has seen
+        # the context, and so never waits for a lock that its own thread may hold.
+        if self._context is None:
+            with self._opening:
+                if self._context is None:
+                    self._context = self._device.retain_primary_context()
         self._context.push()
         try:
             yield
@@ -131,6 +140,8 @@ class Gpu:
 
         Call it inside `current`. The reason is logged once.
         """
+        if not self.letterbox:
+            return None
         if self._kernel is None and not self._no_kernel:
             try:
                 self._kernel = _compile_kernel()
@@ -158,23 +169,51 @@ def _compile_kernel() -> Any:
 
 
 class Buffer:
-    """An array in pinned host memory and its twin on the device; on a shared memory both are the same.
+    """An array in device memory with a pinned twin in host memory; mapped, both are the same memory.
 
     Attributes:
-        host: the array, pinned.
-        pointer: device address of the twin.
+        shape: of the array.
+        dtype: of the array.
+        pointer: device address.
+        stride: bytes of one element of the first axis.
     """
 
     def __init__(self, driver: Any, shape: Sequence[int], dtype: DTypeLike, *, mapped: bool) -> None:
-        """Allocate; use `Gpu.buffer`."""
+        """Allocate; call it inside `Gpu.current`.
+
+        Args:
+            driver: ``pycuda.driver``.
+            shape: of the array.
+            dtype: of the array.
+            mapped: the GPU works in host memory itself. On a Jetson that saves the copy, and the GPU does not
+                cache it.
+        """
         self._driver = driver
-        flags = driver.host_alloc_flags.DEVICEMAP if mapped else 0
-        size = max(1, int(np.prod(shape)))
-        self._pinned: Any = driver.pagelocked_empty(size, np.dtype(dtype), mem_flags=flags)
-        self.host: NDArray[Any] = self._pinned[: int(np.prod(shape))].reshape(tuple(shape))
-        self._device: Any = None if mapped else driver.mem_alloc(self._pinned.nbytes)
-        address: Any = self._pinned.base.get_device_pointer() if mapped else self._device
-        self.pointer = int(address)
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.stride = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self._pinned: Any = None
+        self._host: NDArray[Any] | None = None
+        self._device: Any = None
+        if mapped:
+            self.pointer = int(self._pin(driver.host_alloc_flags.DEVICEMAP).base.get_device_pointer())
+        else:
+            self._device = driver.mem_alloc(max(1, self.shape[0] * self.stride))
+            self.pointer = int(self._device)
+
+    @property
+    def host(self) -> NDArray[Any]:
+        """The array in host memory. What only the GPU writes and reads never gets one."""
+        if self._host is None:
+            self._pin(0)
+            assert self._host is not None
+        return self._host
+
+    def _pin(self, flags: int) -> Any:
+        size = int(np.prod(self.shape))
+        self._pinned = self._driver.pagelocked_empty(max(1, size), self.dtype, mem_flags=flags)
+        self._host = self._pinned[:size].reshape(self.shape)
+        return self._pinned
 
     def upload(self, count: int, stream: Any) -> None:
         """Send the first ``count`` elements of the first axis to the device."""
@@ -187,12 +226,18 @@ class Buffer:
             self._driver.memcpy_dtoh_async(self.host[:count], self._device, stream)
 
     def free(self) -> None:
-        """Give the memory back; call it inside `Gpu.current`."""
+        """Give the memory back; call it inside `Gpu.current`.
+
+        Host memory of which somebody still has a view goes with that view: reading it stays safe.
+        """
         if self._device is not None:
             self._device.free()
             self._device = None
-        self.host = np.empty(0, self.host.dtype)
-        self._pinned.base.free()
+        self._host = np.empty(0, self.dtype)
+        pinned, self._pinned = self._pinned, None
+        # One reference is ours and one the call's: nobody else has one.
+        if pinned is not None and sys.getrefcount(pinned) == 2:
+            pinned.base.free()
 
 
 class FrameLoader:
@@ -223,7 +268,7 @@ class FrameLoader:
             rows, row = frame.data.shape
             if index == len(self._frames):
                 self._frames.append(self._gpu.buffer((rows * row,), np.uint8))
-            elif self._frames[index].host.size < rows * row:
+            elif self._frames[index].shape[0] < rows * row:
                 self._frames[index].free()
                 self._frames[index] = self._gpu.buffer((rows * row,), np.uint8)
             staged = self._frames[index]
@@ -236,11 +281,11 @@ class FrameLoader:
                     replace(frame, data=packed, step=row),
                     layout,
                     frame_pointer=staged.pointer,
-                    tensor_pointer=tensor.pointer + index * tensor.host[0].nbytes,
+                    tensor_pointer=tensor.pointer + index * tensor.stride,
                     colour=colour,
                     channels=channels,
                     scale=scale,
-                    half=tensor.host.dtype == np.float16,
+                    half=tensor.dtype == np.float16,
                 ),
                 block=cuda.BLOCK,
                 grid=cuda.grid(layout),
@@ -267,24 +312,24 @@ class Graph:
             RuntimeError: the work cannot be captured, or the driver is too old.
         """
         self._library = driver_library()
-        self._stream = stream
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
         handle = ctypes.c_void_p(stream.handle)
-        self._call("cuStreamBeginCapture_v2", handle, ctypes.c_int(_CAPTURE_MODE_THREAD_LOCAL))
-        try:
-            work()
-        finally:
-            # Also after a failure: a stream left in capture mode is of no use any more.
-            self._call("cuStreamEndCapture", handle, ctypes.byref(graph))
+        with _no_collection():
+            self._call("cuStreamBeginCapture_v2", handle, ctypes.c_int(_CAPTURE_MODE_THREAD_LOCAL))
+            try:
+                work()
+            finally:
+                # Also after a failure: a stream left in capture mode is of no use any more.
+                self._call("cuStreamEndCapture", handle, ctypes.byref(graph))
         try:
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
         finally:
             self._call("cuGraphDestroy", graph)
         self._executable = executable
 
-    def launch(self) -> None:
-        """Queue the recorded work on its stream."""
-        self._call("cuGraphLaunch", self._executable, ctypes.c_void_p(self._stream.handle))
+    def launch(self, stream: Any) -> None:
+        """Queue the recorded work on a stream."""
+        self._call("cuGraphLaunch", self._executable, ctypes.c_void_p(stream.handle))
 
     def free(self) -> None:
         """Forget the recording; call it inside `Gpu.current`."""
@@ -297,6 +342,18 @@ class Graph:
         code = function(*arguments)
         if code:
             raise RuntimeError(f"{name} failed with CUDA error {code}")
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector off: what it frees on the GPU in the middle of a capture spoils it."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def driver_library() -> Any:

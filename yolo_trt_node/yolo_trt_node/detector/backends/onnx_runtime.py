@@ -98,6 +98,9 @@ class OnnxModel:
             )
         return OnnxSession(session, self._precision)
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
     def _resolve(self, wanted: str) -> str:
         """Return the precision in force: ONNX Runtime computes in what the file holds."""
         held = read_header(self._path).precision
@@ -143,14 +146,20 @@ class OnnxSession:
     def __init__(self, session: onnxruntime.InferenceSession, precision: str) -> None:
         """Take a session of a model with one input and one output."""
         self.precision = precision
-        self._session = session
+        self._session: onnxruntime.InferenceSession | None = session
         self._input = session.get_inputs()[0].name
         self._dtype = np.dtype(_DTYPES[session.get_inputs()[0].type])
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run a batch N x 3 x height x width float32; return the prediction, N first, float32."""
+        if self._session is None:
+            raise RuntimeError("the session is closed")
         (prediction,) = self._session.run(None, {self._input: batch.astype(self._dtype, copy=False)})
         return np.asarray(prediction, np.float32)
+
+    def close(self) -> None:
+        """Let ONNX Runtime's session go."""
+        self._session = None
 
 
 def _spec(value: onnxruntime.NodeArg) -> TensorSpec:

@@ -68,6 +68,9 @@ class OpenVinoModel:
         """Compile for an input height and width in pixels; a batch size is compiled when it first comes."""
         return OpenVinoSession(self._core, self._read(), self._config, height, width)
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
     def _hint(self, wanted: str, held: str) -> str:
         """Return OpenVINO's precision hint; ``auto`` never computes with less than the file holds."""
         abilities = self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
@@ -132,6 +135,10 @@ class OpenVinoSession:
         request = self._requests[len(batch)]
         request.infer([np.ascontiguousarray(batch, self._dtype)], share_inputs=True)
         return np.asarray(request.get_output_tensor(0).data, np.float32)
+
+    def close(self) -> None:
+        """Give the compiled networks back."""
+        self._requests.clear()
 
     def _compile(self, count: int) -> Any:
         # One network for each batch size: with a free batch OpenVINO plans its memory and kernels anew in
