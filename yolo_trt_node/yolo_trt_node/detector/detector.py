@@ -199,11 +199,8 @@ class Detector:
 
         Raises:
             ValueError: an image has another type or shape, or is empty.
-<<<<<<< HEAD
             ModelError: the model answers what no detector answers (see `sanity`); nothing of it is returned.
-=======
             RuntimeError: the detector is closed.
->>>>>>> 3bd7b38 (GPU memory is given back when a session is closed or dropped; TensorRT from 10.1 on; RTX keeps what it compiles)
         """
         waiting: dict[tuple[int, int], list[tuple[int, Window]]] = defaultdict(list)
         frames = [_frame(index, image) for index, image in enumerate(images)]
