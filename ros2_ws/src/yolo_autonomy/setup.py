@@ -23,6 +23,7 @@ setup(
                 [str(file) for file in sorted(Path(folder).iterdir()) if file.is_file()],
             )
             for folder in ("launch", "config")
+            if Path(folder).is_dir()
         ),
     ],
     # ROS resolves the other dependencies (package.xml).
