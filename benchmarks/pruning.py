@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from yolo_compress import ultralytics_env  # noqa: F401  (must come before any import of Ultralytics)
+from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.pruning.surgery import split_c2f
-from yolo_compress.training import load_model, save_model
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 

@@ -126,12 +126,12 @@ def prune(
     ] = None,
 ) -> None:
     """Remove channels from a checkpoint; the result opens in any Ultralytics. Fine-tune it by `distill`."""
+    from yolo_compress.checkpoints import load_model, save_model
     from yolo_compress.config.loading import load_section
     from yolo_compress.config.sections import Prune
     from yolo_compress.errors import explained_disk_errors
     from yolo_compress.pruning.pruner import Bench
     from yolo_compress.pruning.pruner import prune as remove_channels
-    from yolo_compress.training import load_model, save_model
 
     targets = {"params": params, "macs": macs, "latency": latency}
     given = [f"target.{name}={share}" for name, share in targets.items() if share is not None]

@@ -7,19 +7,18 @@ once; each seed is a whole repetition, and the spread over the seeds decides whi
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from yolo_compress import files
 from yolo_compress.config.loading import Arms
 from yolo_compress.config.sections import Recipe
 from yolo_compress.errors import UserError
@@ -36,7 +35,6 @@ from yolo_compress.run.worker import (
     percent,
     plan,
     read_record,
-    write_text,
 )
 
 DOCUMENT = "comparison.yaml"
@@ -271,7 +269,7 @@ def run_comparison(arms: Arms, console: Console) -> Comparison:
     stages = [stage for seed in seeds for recipe in shown.values() for stage in plan(_seeded(recipe, seed))]
     check_devices(stages)
     claim_folder(output, DOCUMENT, saved)
-    write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
+    files.write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
     worker = StageWorker(arms.base, console, lambda stage: _folder(output, stage))
     worker.require_space(stages)
     for seed in seeds:
@@ -292,7 +290,7 @@ def collect(arms: Arms) -> Comparison:
         UserError: nothing is there.
     """
     output, seeds = arms.base.output, arms.comparison.seeds
-    latency = _read_json(output / RESULT).get("latency", {})
+    latency = files.read_json(output / RESULT).get("latency", {})
     rows, missing = [], []
     images = 0
     for name, recipe in _shown(arms).items():
@@ -349,7 +347,7 @@ def _folder(output: Path, stage: Stage) -> Path:
 def _measure_latency(arms: Arms, folders: dict[str, Path], worker: StageWorker) -> None:
     """Time the arms' models against each other, those of the first seed, unless that is done."""
     path = arms.base.output / RESULT
-    known = _read_json(path)
+    known = files.read_json(path)
     sums = {name: read_record(folder)["checkpoint_sha256"] for name, folder in folders.items()}
     if {name: entry.get("checkpoint") for name, entry in known.get("latency", {}).items()} == sums:
         return
@@ -360,7 +358,7 @@ def _measure_latency(arms: Arms, folders: dict[str, Path], worker: StageWorker) 
         name: {"checkpoint": sums[name], **dataclasses.asdict(latency)}
         for name, latency in zip(order, measured, strict=True)
     }
-    write_text(path, json.dumps(known, indent=2) + "\n")
+    files.write_json(path, known)
 
 
 def _write(result: Comparison, output: Path) -> None:
@@ -375,10 +373,10 @@ def _write(result: Comparison, output: Path) -> None:
         }
         for row in result.rows
     }
-    known = _read_json(output / RESULT)
+    known = files.read_json(output / RESULT)
     document = {**known, "arms": figures, "sentences": result.sentences()}
-    write_text(output / RESULT, json.dumps(document, indent=2) + "\n")
-    write_text(output / MARKDOWN, result.markdown())
+    files.write_json(output / RESULT, document)
+    files.write_text(output / MARKDOWN, result.markdown())
     save(accuracy_cost(points(result.rows), result.arms.base.input_size), output / PLOT)
 
 
@@ -393,10 +391,3 @@ def _ap50(accuracy: Accuracy) -> float:
     if accuracy.ap50 is None:
         raise UserError("the images measured on hold no object: no AP50 can be compared")
     return accuracy.ap50
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}

@@ -23,6 +23,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Dense, Export, Prune, Recipe
 from yolo_compress.data.labelled import Split, beside, read_ground_truth, read_image, read_split, spread
@@ -30,7 +31,6 @@ from yolo_compress.errors import UserError
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune
 from yolo_compress.run.worker import architecture, plan, space_needed
-from yolo_compress.training import load_model
 
 Status = Literal["OK", "WARN", "FAIL"]
 # What one training image costs beside one forward pass: backward, loss, augmentation. A rule of thumb, for an

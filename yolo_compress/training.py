@@ -9,18 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,14 +24,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from yolo_compress import files
+from yolo_compress.checkpoints import trained_model
 from yolo_compress.config.sections import Recipe, Section, Training
+from yolo_compress.devices import check_device
 from yolo_compress.errors import UserError
+from yolo_compress.interrupts import end_if_interrupted, interrupts_heard
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 
 from ultralytics.models.yolo.detect import DetectionTrainer  # isort: skip
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # isort: skip
 from ultralytics.utils import DEFAULT_CFG, RANK  # isort: skip
-from ultralytics.utils.torch_utils import init_seeds, parse_device, unwrap_model  # isort: skip
+from ultralytics.utils.torch_utils import init_seeds, unwrap_model  # isort: skip
 
 # In a stage's folder: what each process of a training reads, the losses, and Ultralytics' own folder.
 JOB = "job.json"
@@ -123,52 +122,6 @@ def train(
     return trained_model(last)
 
 
-# Set by Ctrl-C during a stage. Not the trainer's: its attributes are pickled for a distributed one.
-_INTERRUPTED = threading.Event()
-
-
-@contextlib.contextmanager
-def interrupts_heard() -> Iterator[None]:
-    """Remember a Ctrl-C inside the block, for `end_if_interrupted`; blocks may be nested.
-
-    KeyboardInterrupt is raised wherever Python just is. In a finaliser, as data loaders have, it is dropped
-    with a traceback that helps nobody, and the work would go on.
-    """
-    before, complain = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    # Only the main thread may set a handler; and who ignores the signal wants it ignored.
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or not callable(before)
-        or getattr(before, "remembers", False)
-    ):
-        yield
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        _INTERRUPTED.set()
-        before(number, frame)
-
-    def complain_of_others(dropped: sys.UnraisableHookArgs) -> None:
-        if not issubclass(dropped.exc_type, KeyboardInterrupt):
-            complain(dropped)
-
-    _INTERRUPTED.clear()
-    note.remembers = True  # type: ignore[attr-defined]
-    signal.signal(signal.SIGINT, note)
-    sys.unraisablehook = complain_of_others
-    try:
-        yield
-    finally:
-        sys.unraisablehook = complain
-        signal.signal(signal.SIGINT, before)
-
-
-def end_if_interrupted() -> None:
-    """Raise the KeyboardInterrupt that was dropped, if one was."""
-    if _INTERRUPTED.is_set():
-        raise KeyboardInterrupt
-
-
 def _finished_epochs(checkpoint: Path, setting: Setting) -> int:
     """Return how many epochs an interrupted training has behind it, 0 where there was none."""
     if not checkpoint.is_file():
@@ -182,14 +135,6 @@ def _finished_epochs(checkpoint: Path, setting: Setting) -> int:
             soft_wrap=True,
         )
         return 0
-
-
-def trained_model(checkpoint: Path) -> DetectionModel:
-    """Return the moving average in a trainer's checkpoint, in fp32."""
-    model, _ = load_checkpoint(checkpoint)
-    model = getattr(model, "student_model", model)  # Ultralytics' own distillation wraps it
-    model.criterion = None
-    return model
 
 
 class StageTrainer(DetectionTrainer):
@@ -235,7 +180,7 @@ class StageTrainer(DetectionTrainer):
             accumulate=training.accumulate,
             quiet=setting.console.quiet,
         )
-        write_file(setting.folder / JOB, job.model_dump_json(indent=2).encode())
+        files.write(setting.folder / JOB, job.model_dump_json(indent=2).encode())
         trainer = cls(overrides={**_arguments(training, setting), "model": str(model), **arguments})
         trainer.console = setting.console
         return trainer
@@ -422,7 +367,7 @@ class StageTrainer(DetectionTrainer):
                 "seconds": round(time.monotonic() - self._epoch_started, 3),
             }
         )
-        write_file(self.save_dir.parent / HISTORY, json.dumps(self.history, indent=1).encode())
+        files.write(self.save_dir.parent / HISTORY, json.dumps(self.history, indent=1).encode())
 
     def save_model(self) -> bool:
         """Write the checkpoint, in one step: there is always a whole one.
@@ -450,7 +395,7 @@ class StageTrainer(DetectionTrainer):
             },
             buffer,
         )
-        write_file(self.last, buffer.getvalue())
+        files.write(self.last, buffer.getvalue())
         return True
 
     def _load_checkpoint_state(self, checkpoint: dict[str, Any]) -> None:
@@ -550,43 +495,6 @@ def _arguments(training: Training, setting: Setting) -> dict[str, Any]:
     }
 
 
-def check_device(device: str, batch: int) -> None:
-    """See that this machine has what a recipe wants to train on.
-
-    Args:
-        device: as Ultralytics names it: ``cpu``, ``mps``, or CUDA devices by number, ``0`` or ``0,1``.
-        batch: images a step, spread over the devices.
-
-    Raises:
-        UserError: it has not, or the batch cannot be spread.
-    """
-    name = parse_device(device)
-    if name == "cpu":
-        return
-    if name == "mps":
-        if not torch.backends.mps.is_available():
-            raise UserError(
-                f"device: {device!r} is for Apple's GPUs, and torch finds none here; {_devices()}"
-            )
-        return
-    numbers = name.split(",")
-    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
-        raise UserError(f"device: {device!r} is none of cpu, mps, 0, or several as in 0,1; {_devices()}")
-    missing = [number for number in numbers if int(number) >= torch.cuda.device_count()]
-    if missing:
-        raise UserError(f"device: torch finds no CUDA device {', '.join(missing)} here; {_devices()}")
-    if batch % len(numbers):
-        raise UserError(
-            f"batch: {batch} images do not spread evenly over the {len(numbers)} devices {device}"
-        )
-
-
-def _devices() -> str:
-    """Say what this machine has."""
-    there = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
-    return "there is " + ", ".join(there + [str(number) for number in range(torch.cuda.device_count())])
-
-
 class EpochProgress:
     """Progress of one training: a live bar on a terminal, one line an epoch elsewhere."""
 
@@ -629,64 +537,3 @@ class EpochProgress:
     def stop(self) -> None:
         """Take the bar away."""
         self._progress.stop()
-
-
-def load_model(path: str | Path) -> DetectionModel:
-    """Load a YOLOv8 detector in fp32 from an Ultralytics checkpoint.
-
-    Raises:
-        UserError: there is no such file, or it holds no detector.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"there is no model at {path}")
-    try:
-        model, _ = load_checkpoint(path)
-    except Exception as error:  # Ultralytics raises whatever its unpickling meets
-        raise UserError(
-            f"{path} is no checkpoint that Ultralytics {ULTRALYTICS_VERSION} opens: {error}"
-        ) from error
-    if not isinstance(model, DetectionModel):
-        raise UserError(f"{path} holds a {type(model).__name__}, not a detector")
-    return model
-
-
-def save_model(model: DetectionModel, path: Path) -> None:
-    """Write a checkpoint that a bare Ultralytics opens, also with ``ULTRALYTICS_SAFE_LOAD=1``; atomically.
-
-    The weights stay fp32: halving them would change what was measured. Equal models give equal files, so that
-    a stage that is done again with the same outcome does not make the later ones be done again.
-    """
-    model = deepcopy(model).cpu().eval()
-    model.criterion = None
-    # Plain values only: the trainer's namespace of arguments is a class that safe loading refuses.
-    given = getattr(model, "args", {})
-    given = given if isinstance(given, dict) else vars(given)
-    model.args = arguments = {"task": "detect", "imgsz": given.get("imgsz", 640)}
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    checkpoint = {
-        "epoch": -1,
-        "model": model,
-        "ema": None,
-        "optimizer": None,
-        "train_args": arguments,
-        "version": ULTRALYTICS_VERSION,
-        "license": "AGPL-3.0 (https://ultralytics.com/license)",
-    }
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)  # not into the file: an error of the disk would lose its name
-    write_file(path, buffer.getvalue())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file in one step: it is there whole, or as it was, also after a power cut."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from support.squares import make_model, make_recipe, write_dataset
 
-from yolo_compress.training import Setting, save_model
+from yolo_compress.checkpoints import save_model
+from yolo_compress.training import Setting
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,16 +135,6 @@ def comparison_file(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     path = folder / "comparison.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
-
-
-def test_two_seeds_at_once_do_not_trip_over_the_files_that_they_share(tmp_path: Path) -> None:
-    work = (
-        "import sys; from pathlib import Path; from yolo_compress.run.worker import write_text\n"
-        "for _ in range(2000): write_text(Path(sys.argv[1]), 'whole')"
-    )
-    both = [subprocess.Popen([sys.executable, "-c", work, str(tmp_path / "base.yaml")]) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
 
 
 Finished = tuple[Arms, Comparison, Comparison, str, Path]

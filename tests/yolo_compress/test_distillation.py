@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.squares import make_model, make_recipe
 
+from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.config.sections import Training
 from yolo_compress.distillation import trainer as distillation
 from yolo_compress.distillation.trainer import (
@@ -28,7 +29,7 @@ from yolo_compress.distillation.trainer import (
 )
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.pruner import prune_uniformly
-from yolo_compress.training import Setting, load_model, save_model
+from yolo_compress.training import Setting
 
 
 def maps(seed: int, scale: float = 1.0) -> torch.Tensor:

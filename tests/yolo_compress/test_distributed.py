@@ -11,12 +11,13 @@ import torch
 from support.gloo import DistributedDistillationTrainer, DistributedSparsityTrainer
 from support.squares import make_recipe
 
+from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.config.sections import Training
 from yolo_compress.distillation.trainer import DistillationTrainer
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.sparsity.trainer import SparsityTrainer
-from yolo_compress.training import Setting, StageTrainer, load_model, save_model, train
+from yolo_compress.training import Setting, StageTrainer, train
 
 from ultralytics.utils import DEFAULT_CFG_DICT  # isort: skip
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file  # isort: skip

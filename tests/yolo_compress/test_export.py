@@ -20,6 +20,7 @@ from yolo_trt_node.detector.decode import decode_raw
 from yolo_trt_node.detector.letterbox import Preprocessor
 
 from aerial_scenes.visdrone import VISDRONE_CLASSES
+from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Export
 from yolo_compress.data.labelled import read_split
@@ -35,7 +36,6 @@ from yolo_compress.export.export import (
 from yolo_compress.export.graph import append_suppression, tail_nodes, to_half
 from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.pruning.pruner import prune
-from yolo_compress.training import load_model, save_model
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 

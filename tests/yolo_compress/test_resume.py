@@ -21,10 +21,11 @@ from rich.console import Console
 from support.squares import make_recipe
 from support.trainings import EPOCHS, acting_in, killed_in, run_training
 
+from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.run.worker import run_recipe
-from yolo_compress.training import StageTrainer, load_model, save_model
+from yolo_compress.training import StageTrainer
 
 LOSSES = {"cwd": {"cwd_loss"}, "logits": {"logits_loss"}, "ultralytics": {"dis_loss"}}
 LAST = Path("training") / "weights" / "last.pt"

@@ -20,6 +20,7 @@ from support.squares import make_recipe
 from typer.testing import CliRunner
 from yolo_trt_node.detector import Detector
 
+from yolo_compress.checkpoints import load_model
 from yolo_compress.cli import app
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.errors import UserError
@@ -27,7 +28,6 @@ from yolo_compress.export.export import read_card
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.report.content import write_report
 from yolo_compress.run.worker import RunResult, plan, run_recipe
-from yolo_compress.training import load_model
 
 STAGES = ("dense", "sparse", "pruned", "distilled")
 

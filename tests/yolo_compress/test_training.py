@@ -15,19 +15,13 @@ import torch
 from rich.console import Console
 
 from yolo_compress import training as training_module
+from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.config.sections import Training
+from yolo_compress.devices import check_device
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune_uniformly
-from yolo_compress.training import (
-    FullPrecisionLoss,
-    Setting,
-    StageTrainer,
-    check_device,
-    load_model,
-    save_model,
-    train,
-)
+from yolo_compress.training import FullPrecisionLoss, Setting, StageTrainer, train
 
 from ultralytics.engine import trainer as trainer_module  # isort: skip
 from ultralytics.utils import DEFAULT_CFG_DICT  # isort: skip
@@ -41,7 +35,7 @@ def training(**changes: object) -> Training:
 
 DROPPED_INTERRUPT = """
 import os, signal
-from yolo_compress.training import end_if_interrupted, interrupts_heard
+from yolo_compress.interrupts import end_if_interrupted, interrupts_heard
 
 class Loader:
     def __del__(self):

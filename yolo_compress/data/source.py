@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from rich.progress import Progress
 
 from aerial_scenes.dataset import generate_dataset
 from aerial_scenes.scenes import SceneSpec
+from yolo_compress import files
 from yolo_compress.config.sections import Recipe, Scenes
 from yolo_compress.data.labelled import beside, read_split, spread
 from yolo_compress.errors import UserError
@@ -114,8 +113,7 @@ def _fingerprint(description: Path, splits: Sequence[str]) -> str:
     entries = [
         (str(path), status.st_size, status.st_mtime_ns) for path, status in _files(description, splits)
     ]
-    content = json.dumps([description.read_text(encoding="utf-8"), entries])
-    return hashlib.sha256(content.encode()).hexdigest()
+    return files.digest_of([description.read_text(encoding="utf-8"), entries])
 
 
 def _fingerprint_of_scenes(scenes: Scenes, description: Path, splits: Sequence[str]) -> str:
@@ -124,8 +122,7 @@ def _fingerprint_of_scenes(scenes: Scenes, description: Path, splits: Sequence[s
         (os.path.relpath(path, description.parent), status.st_size)
         for path, status in _files(description, splits)
     ]
-    content = json.dumps([scenes.model_dump(mode="json"), entries])
-    return hashlib.sha256(content.encode()).hexdigest()
+    return files.digest_of([scenes.model_dump(mode="json"), entries])
 
 
 def _files(description: Path, splits: Sequence[str]) -> Iterator[tuple[Path, os.stat_result]]:
@@ -140,4 +137,4 @@ def _files(description: Path, splits: Sequence[str]) -> Iterator[tuple[Path, os.
 def _write(path: Path, text: str) -> None:
     """Write a file unless it says so already: Ultralytics' label cache looks at the time of change."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+        files.write_text(path, text)

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from aerial_scenes.visdrone import VISDRONE_CLASSES
+from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.data.source import camera_spec
 from yolo_compress.demo import real
@@ -35,7 +36,6 @@ from yolo_compress.measure.accuracy import Accuracy, Found, score
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.report.page import Rows
 from yolo_compress.run.worker import RunResult, percent, run_recipe
-from yolo_compress.training import load_model
 
 RECIPE = Path("config", "compress", "demo.yaml")
 FLIGHT_SIZE = (1280, 720)

@@ -15,9 +15,10 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
+from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Distill, required
 from yolo_compress.errors import UserError
-from yolo_compress.training import Setting, StageTrainer, load_model, train
+from yolo_compress.training import Setting, StageTrainer, train
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 from ultralytics.utils.torch_utils import unwrap_model  # isort: skip

@@ -34,13 +34,14 @@ from yolo_trt_node.detector.letterbox import Preprocessor
 from yolo_trt_node.detector.options import LoadOptions
 
 from aerial_scenes.scenes import SceneSpec, render_scene
+from yolo_compress import files
+from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Export
 from yolo_compress.data.labelled import read_image, read_split, spread
 from yolo_compress.errors import UserError
 from yolo_compress.export.graph import append_suppression, fix_sizes, quantise, tail_nodes, to_half
 from yolo_compress.measure.accuracy import Accuracy, evaluate_model, require_same_classes
 from yolo_compress.measure.detector import SCORE_FLOOR
-from yolo_compress.training import load_model
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 
 from ultralytics import YOLO  # isort: skip
@@ -617,6 +618,4 @@ def _write(graph: onnx.ModelProto, card: Mapping[str, Any], path: Path) -> None:
     """Put the card among the other metadata and write the file in one step."""
     entries = {entry.key: entry.value for entry in graph.metadata_props}
     onnx.helper.set_model_props(graph, {**entries, CARD_KEY: json.dumps(card)})
-    part = path.with_suffix(".part")
-    onnx.save(graph, part)
-    part.replace(path)
+    files.write(path, graph.SerializeToString())

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from yolo_compress.checkpoints import save_model
 from yolo_compress.config.sections import Prune
 from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
@@ -27,7 +28,6 @@ from yolo_compress.pruning.budget import CostModel, Plans, count_macs, count_par
 from yolo_compress.pruning.importance import importances, keep_largest
 from yolo_compress.pruning.sensitivity import calibration_batch, measure_sensitivity
 from yolo_compress.pruning.surgery import Surgery
-from yolo_compress.training import save_model
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 from ultralytics.utils.torch_utils import select_device  # isort: skip

@@ -12,6 +12,7 @@ import yaml
 from yolo_trt_node.detector import Detector
 
 from yolo_compress import compare
+from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import Arms, load_comparison, load_recipe
 from yolo_compress.config.sections import Dense, Distill, Prune, Recipe, Sparsify, Training
 from yolo_compress.data.labelled import GroundTruth, read_ground_truth, read_image, read_split, spread
@@ -33,7 +34,6 @@ from yolo_compress.run.worker import (
     plan,
     read_record,
 )
-from yolo_compress.training import load_model
 
 from ultralytics.nn.modules import Conv  # isort: skip
 

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from yolo_trt_node.drawing import class_colour
 
+from yolo_compress import files
 from yolo_compress.export.export import versions
-from yolo_compress.run.worker import write_text
 
 # Wide enough for a box around a small car, and no wider: every picture is inside the page.
 PHOTO_PX = 1920
@@ -91,7 +91,7 @@ def write_page(path: Path, *, title: str, lead: str, parts: Sequence[Part]) -> N
         footer=f"{machine()}, {datetime.date.today().isoformat()}. "
         + ", ".join(f"{name} {version}" for name, version in versions().items()),
     )
-    write_text(path, page)
+    files.write_text(path, page)
 
 
 def chart(figure: Figure, alt: str) -> Picture:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
-import json
-import os
 import shlex
 import shutil
 import sys
@@ -27,27 +24,22 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from yolo_compress import files
+from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.config.sections import Dense, Distill, Export, Prune, Recipe, Section, Sparsify
 from yolo_compress.data.labelled import read_split
 from yolo_compress.data.source import Source, prepare_source
+from yolo_compress.devices import check_device
 from yolo_compress.distillation.trainer import distil
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.export.export import Delivery, deliver, export_onnx, read_card, update_card, versions
+from yolo_compress.interrupts import end_if_interrupted, interrupts_heard
 from yolo_compress.measure.accuracy import Accuracy, evaluate_model
 from yolo_compress.measure.latency import Latency, measure_latency
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.pruning.pruner import Bench, prune
 from yolo_compress.sparsity.trainer import sparsify
-from yolo_compress.training import (
-    Setting,
-    StageTrainer,
-    check_device,
-    end_if_interrupted,
-    interrupts_heard,
-    load_model,
-    save_model,
-    train,
-)
+from yolo_compress.training import Setting, StageTrainer, train
 
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load  # isort: skip
 
@@ -89,16 +81,16 @@ class Stage:
     @property
     def key(self) -> str:
         """Hash of everything that is known before anything is done: equal stages of two plans share it."""
-        return _hash([*self._settings(), [parent.key for parent in self.parents]])
+        return files.digest_of([*self._settings(), [parent.key for parent in self.parents]])
 
     def inputs(self, checkpoints: Sequence[Path], data: str) -> str:
         """Hash of everything that the result depends on: settings, models, data and versions."""
         given = getattr(self.section, "model", None)
-        return _hash(
+        return files.digest_of(
             [
                 *self._settings(),
-                _file_hash(Path(given)) if given else None,
-                [_file_hash(checkpoint) for checkpoint in checkpoints],
+                files.sha256(Path(given)) if given else None,
+                [files.sha256(checkpoint) for checkpoint in checkpoints],
                 data,
                 versions(),
             ]
@@ -210,7 +202,7 @@ def run_recipe(recipe: Recipe, console: Console) -> RunResult:
     worker.require_space(stages)
     folders = [worker.measured(stage) for stage in stages]
     results = worker.results(folders)
-    _copy(folders[-1] / CHECKPOINT, recipe.output / CHECKPOINT)
+    files.copy(folders[-1] / CHECKPOINT, recipe.output / CHECKPOINT)
     _deliver(recipe, folders[-1], worker.source, console)
     return RunResult(recipe, worker.source.description, tuple(results), recipe.output / ONNX)
 
@@ -224,7 +216,7 @@ def _deliver(recipe: Recipe, folder: Path, source: Source, console: Console) -> 
     settings, evaluate = recipe.export, recipe.evaluate
     plain = settings.model_copy(update={"precision": ["fp32"]}) == Export.model_validate({})
     wanted = [p for p in settings.precision if not (plain and p == "fp32")]
-    of = _hash(
+    of = files.digest_of(
         [
             read_record(folder)["checkpoint_sha256"],
             settings.model_dump(mode="json"),
@@ -235,14 +227,16 @@ def _deliver(recipe: Recipe, folder: Path, source: Source, console: Console) -> 
         ]
     )
     done = recipe.output / EXPORTS
-    before = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
-    files: dict[str, str | None] = before.get("files", {})
-    if before.get("of") == of and all(_file_hash(recipe.output / name) == sha for name, sha in files.items()):
+    before = files.read_json(done)
+    made: dict[str, str | None] = before.get("files", {})
+    if before.get("of") == of and all(
+        files.sha256(recipe.output / name) == sha for name, sha in made.items()
+    ):
         return
     done.unlink(missing_ok=True)
-    for name in files:
+    for name in made:
         (recipe.output / name).unlink(missing_ok=True)
-    _copy(folder / ONNX, recipe.output / ONNX)
+    files.copy(folder / ONNX, recipe.output / ONNX)
     delivered: Sequence[Delivery] = ()
     if wanted:
         delivered = deliver(
@@ -260,8 +254,8 @@ def _deliver(recipe: Recipe, folder: Path, source: Source, console: Console) -> 
             tell=lambda text: console.print(text, markup=False, soft_wrap=True),
         )
     names = [ONNX, *(one.path.name for one in delivered)]
-    files = {name: _file_hash(recipe.output / name) for name in dict.fromkeys(names)}
-    write_text(done, json.dumps({"of": of, "files": files}, indent=2) + "\n")
+    made = {name: files.sha256(recipe.output / name) for name in dict.fromkeys(names)}
+    files.write_json(done, {"of": of, "files": made})
 
 
 def run_stage(recipe: Recipe, name: str, checkpoints: Sequence[Path], console: Console) -> Path:
@@ -321,7 +315,7 @@ def claim_folder(folder: Path, document: str, content: Section) -> None:
         # Stages clear their folders: nothing that is not a run may be in the way.
         if any(folder.iterdir()) and not (folder / document).is_file():
             raise UserError(f"{folder} holds other files; choose an empty or new folder as output")
-        write_text(folder / document, yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False))
+        files.write_text(folder / document, yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False))
         with (folder / COMMANDS).open("a", encoding="utf-8") as commands:
             commands.write(f"{_now()}  {command_line()}\n")
     except OSError as error:
@@ -398,7 +392,7 @@ class StageWorker:
             if folder.exists():
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
-            write_text(begun, inputs)
+            files.write_text(begun, inputs)
         model, facts = self._work(stage, folder, checkpoints)
         save_model(model, folder / CHECKPOINT)
         evaluate, input_size = self._recipe.evaluate, self._recipe.input_size
@@ -416,7 +410,7 @@ class StageWorker:
                 "stage": stage.name,
                 "key": stage.key,
                 "inputs": inputs,
-                "checkpoint_sha256": _file_hash(folder / CHECKPOINT),
+                "checkpoint_sha256": files.sha256(folder / CHECKPOINT),
                 "command": command_line(),
                 "finished": _now(),
                 "seconds": round(time.monotonic() - started, 1),
@@ -492,7 +486,9 @@ class StageWorker:
         folder = self.do(stage, checkpoints)
         settings, source = self._recipe.evaluate, self.source
         record = read_record(folder)
-        of = _hash([record["checkpoint_sha256"], settings.split, settings.iou_threshold, source.fingerprint])
+        of = files.digest_of(
+            [record["checkpoint_sha256"], settings.split, settings.iou_threshold, source.fingerprint]
+        )
         if record.get("accuracy", {}).get("of") != of:
             accuracy = self._accuracy(stage.name, folder)
             record["accuracy"] = {"of": of, **dataclasses.asdict(accuracy)}
@@ -556,7 +552,7 @@ class StageWorker:
         """Measure latency, all models in one go, unless that is done; gather what the records say."""
         recipe = self._recipe
         records = [read_record(folder) for folder in folders]
-        of = _hash(
+        of = files.digest_of(
             [
                 *(record["checkpoint_sha256"] for record in records),
                 recipe.evaluate.latency_rounds,
@@ -648,46 +644,23 @@ def _architecture_file(dense: Dense, folder: Path) -> str:
         return dense.model
     # The name decides on the scale that Ultralytics takes.
     path = folder / Path(dense.model).name
-    write_text(path, yaml.safe_dump({k: v for k, v in layers.items() if k not in ("scale", "yaml_file")}))
+    files.write_text(
+        path, yaml.safe_dump({k: v for k, v in layers.items() if k not in ("scale", "yaml_file")})
+    )
     return str(path)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return a stage's ``stage.json``, empty where the stage is not finished."""
-    try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return files.read_json(folder / RECORD)
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step, also where other processes do: it is there whole, or as it was."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def _copy(source: Path, destination: Path) -> None:
-    part = destination.with_name(destination.name + ".part")
-    shutil.copyfile(source, part)
-    part.replace(destination)
+    files.write_json(folder / RECORD, record)
 
 
 def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {k: v for k, v in mapping.items() if k != key}
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _file_hash(path: Path) -> str | None:
-    """Return the SHA-256 of a file, or None where there is none (an architecture that Ultralytics ships)."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _now() -> str:

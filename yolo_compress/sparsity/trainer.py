@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
+from yolo_compress import files
 from yolo_compress.config.sections import Prune, required
 from yolo_compress.pruning.importance import group_norm
 from yolo_compress.pruning.surgery import coupled_gammas
-from yolo_compress.training import Setting, StageTrainer, train, write_file
+from yolo_compress.training import Setting, StageTrainer, train
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 from ultralytics.utils import RANK  # isort: skip
@@ -204,7 +205,7 @@ class SparsityTrainer(StageTrainer):
             return
         # Of the average, which becomes the result: it is what pruning will see.
         self.gammas.append({"epoch": epochs, **distribution(self.ema.ema, self._scales)})
-        write_file(self.save_dir.parent / GAMMAS_JSON, json.dumps({"epochs": self.gammas}).encode())
+        files.write(self.save_dir.parent / GAMMAS_JSON, json.dumps({"epochs": self.gammas}).encode())
 
 
 def sparsify(model: Path, setting: Setting) -> tuple[DetectionModel, dict[str, Any]]:
@@ -300,7 +301,7 @@ def write_gammas(
             "removing them will cost accuracy. Raise sparsify.strength or sparsify.train.epochs"
         )
     record = {"quantiles": QUANTILES, "kept": kept, "contrast": value, "epochs": list(history)}
-    write_file(folder / GAMMAS_JSON, json.dumps(record).encode())
+    files.write(folder / GAMMAS_JSON, json.dumps(record).encode())
     draw_gammas(history, folder / GAMMAS_PICTURE)
     return {"json": GAMMAS_JSON, "picture": GAMMAS_PICTURE, "contrast": value, "warning": warning}
 

@@ -13,9 +13,9 @@ import torch
 from support.squares import enliven, make_model
 
 from yolo_compress import ultralytics_env
+from yolo_compress.checkpoints import save_model
 from yolo_compress.pruning.importance import importances, keep_largest
 from yolo_compress.pruning.surgery import Surgery
-from yolo_compress.training import save_model
 
 BARE = """
 import runpy, sys

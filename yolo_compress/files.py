@@ -1,0 +1,84 @@
+"""One way to write a file, to copy one, and to hash one.
+
+Whatever is written takes its name in one step: it is there whole, or as it was, also after a power cut and
+where two processes write the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+# Ends the name of a file that is being written; what a killed process left is swept by `remove_parts`.
+PART = ".part"
+_NUMBERS = itertools.count()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file in one step.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; ``path`` is as it was.
+    """
+    # Of this process and call alone: two that write one file must not take each other's half.
+    part = path.with_name(f"{path.name}.{os.getpid()}-{next(_NUMBERS)}{PART}")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a rename may reach the disk before what it renames
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, as `write` does."""
+    write(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON for people and programs, as `write` does."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file; an empty one where there is none, or anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def copy(source: Path, destination: Path) -> None:
+    """Copy a file's content, as `write` does."""
+    write(destination, source.read_bytes())
+
+
+def sha256(path: Path) -> str | None:
+    """Return the SHA-256 of a file as hexadecimal digits, or None where there is no file."""
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of plain values, the same for equal mappings in any order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder that nobody else writes into."""
+    for part in folder.rglob(f"*{PART}"):
+        if part.is_file() and not part.is_symlink():
+            part.unlink(missing_ok=True)
