@@ -27,7 +27,8 @@ import numpy as np
 from yolo_trt_node.detector import Detector, DetectorOptions
 from yolo_trt_node.detector.letterbox import Preprocessor, matched_shape
 from yolo_trt_node.detector.nms import class_aware_nms
-from yolo_trt_node.images.frames import ENCODINGS, Frame
+from yolo_trt_node.images.encodings import FRAME_ENCODINGS as ENCODINGS
+from yolo_trt_node.images.frames import Frame
 
 STAGES = ("preprocess", "inference", "postprocess")
 # An untrained network's scores mean nothing: the cut is set so that so many anchors of the first frame pass.

@@ -63,10 +63,10 @@ class Malformed:
     """An endless supply, the same for the same seed."""
 
     def __init__(self, seed: int) -> None:
-        from yolo_trt_node.images.messages import ENCODINGS
+        from yolo_trt_node.images.encodings import ENCODINGS
 
         self._random = np.random.default_rng(seed)
-        self._encodings = ENCODINGS
+        self._encodings = tuple(ENCODINGS)
         self._coded = self._valid_files()
 
     def __iter__(self) -> Iterator[Image | CompressedImage]:

@@ -13,7 +13,7 @@ from support import host_kernel
 from support.frames import encode, picture
 from yolo_trt_node.detector import cuda
 from yolo_trt_node.detector.letterbox import Preprocessor
-from yolo_trt_node.images.frames import ENCODINGS
+from yolo_trt_node.images.encodings import FRAME_ENCODINGS as ENCODINGS
 
 COLOUR = (110, 120, 130)
 

@@ -8,7 +8,7 @@ from support.frames import encode
 from support.toy_detector import BGR, LEAST, NAMES, write_rectangle_detector
 from yolo_trt_node.detector import Detector, DetectorOptions
 from yolo_trt_node.detector.backends import onnx_runtime
-from yolo_trt_node.images.frames import ENCODINGS
+from yolo_trt_node.images.encodings import FRAME_ENCODINGS as ENCODINGS
 
 GREY = 114
 SIDE = 64

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.frames import encode, picture
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor, matched_shape
-from yolo_trt_node.images.frames import ENCODINGS, Frame
+from yolo_trt_node.images.encodings import FRAME_ENCODINGS as ENCODINGS
+from yolo_trt_node.images.frames import Frame
 
 sides = st.integers(1, 4000)
 

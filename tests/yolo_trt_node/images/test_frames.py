@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 from support.frames import encode, picture
-from yolo_trt_node.images.frames import ENCODINGS, Frame
+from yolo_trt_node.images.encodings import FRAME_ENCODINGS as ENCODINGS
+from yolo_trt_node.images.frames import Frame
 
 IMAGE = picture(46, 62)
 

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 from support.frames import encode, picture
-from yolo_trt_node.images.messages import ENCODINGS, ImageError, raw_frame, read_image
+from yolo_trt_node.images.encodings import ENCODINGS, Encoding
+from yolo_trt_node.images.errors import ImageError
+from yolo_trt_node.images.messages import frame_from_message, is_depth, raw_frame
 
 ODD = (23, 37)
 EVEN = (24, 38)
@@ -51,6 +53,8 @@ def mosaic(image, pattern):
     return seen
 
 
+# The positions of blue, green and red in a pixel of 16-bit values.
+WIDE = {"rgb16": (2, 1, 0), "bgr16": (0, 1, 2), "16UC3": (0, 1, 2), "rgba16": (2, 1, 0), "bgra16": (0, 1, 2)}
 PACKED = {
     "bgr8": "bgr8",
     "8UC3": "bgr8",
@@ -59,13 +63,26 @@ PACKED = {
     "rgba8": "rgba8",
     "mono8": "mono8",
     "8UC1": "mono8",
+    "8UC2": "yuyv",
+    "8UC4": "bgra8",
     "yuv422_yuy2": "yuyv",
     "yuyv": "yuyv",
     "nv12": "nv12",
 }
+PIXEL_BYTES = {
+    **dict.fromkeys(("bgr8", "rgb8", "8UC3"), 3),
+    **dict.fromkeys(("bgra8", "rgba8", "8UC4"), 4),
+    **dict.fromkeys(("rgb16", "bgr16", "16UC3"), 6),
+    **dict.fromkeys(("rgba16", "bgra16"), 8),
+    **dict.fromkeys(("yuv422", "uyvy", "yuv422_yuy2", "yuyv", "8UC2", "mono16", "16UC1"), 2),
+    **{f"bayer_{pattern}16": 2 for pattern in ("rggb", "bggr", "gbrg", "grbg")},
+}
 BAYER = ("rggb", "bggr", "gbrg", "grbg")
 CONVERTED = {
     "mono16",
+    "16UC1",
+    "nv24",
+    *WIDE,
     "yuv422",
     "uyvy",
     "nv21",
@@ -119,10 +136,36 @@ class TestConverted:
         )
         np.testing.assert_array_equal(raw_frame(made).to_bgr(), encode(picture(*EVEN), "nv12").to_bgr())
 
+    def test_nv24_is_as_nv12_where_neighbors_have_one_color(self, padding):
+        luma, (u, v) = planar(picture(*EVEN))
+        step = EVEN[1] + padding
+        chroma = np.stack([u, v], axis=-1).repeat(2, axis=0).repeat(2, axis=1).reshape(EVEN[0], -1)
+        data = b"".join(
+            np.pad(plane, ((0, 0), (0, stride - plane.shape[1])), constant_values=77).tobytes()
+            for plane, stride in ((luma, step), (chroma, 2 * step))
+        )
+        made = SimpleNamespace(
+            height=EVEN[0], width=EVEN[1], encoding="nv24", is_bigendian=0, step=step, data=data
+        )
+        wanted = encode(picture(*EVEN), "nv12").to_bgr().astype(int)
+        assert abs(raw_frame(made).to_bgr() - wanted).max() <= 1
+
     @pytest.mark.parametrize("big", [False, True])
-    def test_mono16(self, padding, big):
+    @pytest.mark.parametrize("name", WIDE)
+    def test_colors_of_16_bits(self, padding, big, name):
+        channels = 4 if "a" in name else 3
+        values = np.full((*ODD, channels), 65535, np.uint16)
+        for index, place in enumerate(WIDE[name]):
+            values[..., place] = picture(*ODD)[..., index].astype(np.uint16) * 257
+        rows = bytes_of(np.ascontiguousarray(values.reshape(ODD[0], -1)), big)
+        frame = raw_frame(message(name, rows, *ODD, padding=padding, big=big))
+        np.testing.assert_array_equal(frame.to_bgr(), picture(*ODD))
+
+    @pytest.mark.parametrize("big", [False, True])
+    @pytest.mark.parametrize("name", ["mono16", "16UC1"])
+    def test_mono16(self, padding, big, name):
         values = np.random.default_rng(0).integers(0, 65536, ODD, np.uint16)
-        made = message("mono16", bytes_of(values, big), *ODD, padding=padding, big=big)
+        made = message(name, bytes_of(values, big), *ODD, padding=padding, big=big)
         grey = raw_frame(made).to_bgr()
         assert (grey == grey[..., :1]).all()
         np.testing.assert_allclose(grey[..., 0], values * (255 / 65535), atol=0.51)
@@ -153,11 +196,11 @@ class TestConverted:
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 3)])
 def test_the_smallest_images_are_read_or_refused(name, size):
     height, width = size
-    pixel = {"bgr8": 3, "rgb8": 3, "8UC3": 3, "bgra8": 4, "rgba8": 4}.get(name, 1)
-    pixel = 2 if name.endswith("16") or name[:3] in ("yuv", "uyv", "yuy") else pixel
+    pixel = PIXEL_BYTES.get(name, 1)
     rows = height * 3 // 2 if name in ("nv12", "nv21", "i420") else height
+    rows = 3 * height if name == "nv24" else rows
     made = message(name, np.full((rows, width * pixel), 128, np.uint8), height, width)
-    shares = name in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21", "i420") and width % 2
+    shares = name in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", "8UC2", "nv12", "nv21", "i420") and width % 2
     shares |= name in ("nv12", "nv21", "i420") and height % 2
     if shares or (name.startswith("bayer") and min(size) < 3):
         with pytest.raises(ImageError, match=f"{width} x {height} pixels in {name}"):
@@ -206,7 +249,7 @@ class TestOtherEncodings:
         class CvBridge:
             def imgmsg_to_cv2(self, given, wanted):
                 assert wanted == "bgr8"
-                if given.encoding != "rgb16":
+                if given.encoding != "own16":
                     raise RuntimeError("no conversion")
                 values = np.frombuffer(given.data, "<u2").reshape(given.height, given.width, 3)
                 return (values >> 8).astype(np.uint8)[..., ::-1]
@@ -218,7 +261,7 @@ class TestOtherEncodings:
     @pytest.fixture
     def made(self):
         values = picture(*ODD)[..., ::-1].astype(np.uint16) << 8
-        return message("rgb16", bytes_of(np.ascontiguousarray(values), big=False), *ODD)
+        return message("own16", bytes_of(np.ascontiguousarray(values), big=False), *ODD)
 
     @pytest.mark.usefixtures("bridge")
     def test_with_cv_bridge_they_are_read(self, made):
@@ -226,9 +269,9 @@ class TestOtherEncodings:
 
     @pytest.mark.usefixtures("bridge")
     def test_what_cv_bridge_refuses_is_refused_with_its_reason(self, made):
-        made.encoding = "32FC1"
+        made.encoding = "own32"
         with pytest.raises(
-            ImageError, match=r"'32FC1': cv_bridge cannot convert it to bgr8 \(no conversion\)"
+            ImageError, match=r"'own32': cv_bridge cannot convert it to bgr8 \(no conversion\)"
         ):
             raw_frame(made)
 
@@ -242,7 +285,7 @@ class TestOtherEncodings:
         monkeypatch.setitem(sys.modules, "cv_bridge", None)
         with pytest.raises(ImageError) as caught:
             raw_frame(made)
-        assert all(name in str(caught.value) for name in ("'rgb16'", "cv_bridge", *ENCODINGS))
+        assert all(name in str(caught.value) for name in ("'own16'", "cv_bridge", *ENCODINGS))
 
 
 def compressed(image, suffix, format_="", **changes):
@@ -264,39 +307,44 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+STILLS = (".jpg", ".png", ".webp", ".tiff", ".bmp")
+
+
 class TestCompressed:
     @pytest.mark.parametrize("channels", [1, 3, 4])
     def test_png_pixels_come_out_as_they_went_in(self, channels):
         image = picture(*ODD)
         given = {1: image[..., 0], 3: image, 4: np.dstack([image, image[..., :1]])}[channels]
-        frame = read_image(compressed(given, ".png"), MAX_PIXELS)
+        frame = frame_from_message(compressed(given, ".png"), MAX_PIXELS)
         wanted = given[..., :3] if channels > 1 else np.dstack([given] * 3)
         np.testing.assert_array_equal(frame.to_bgr(), wanted)
 
     def test_png_of_16_bits_is_scaled(self):
-        frame = read_image(compressed(picture(*ODD).astype(np.uint16) * 257, ".png"), MAX_PIXELS)
+        frame = frame_from_message(compressed(picture(*ODD).astype(np.uint16) * 257, ".png"), MAX_PIXELS)
         np.testing.assert_array_equal(frame.to_bgr(), picture(*ODD))
 
-    @pytest.mark.parametrize("suffix", [".jpg", ".png"])
+    @pytest.mark.parametrize("suffix", STILLS)
     @pytest.mark.parametrize("grey", [False, True])
     def test_as_opencv_decodes_it(self, suffix, grey):
         image = picture(*ODD)[..., 0] if grey else picture(*ODD)
         made = compressed(image, suffix)
         wanted = cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR)
-        np.testing.assert_array_equal(read_image(made, MAX_PIXELS).to_bgr(), wanted)
+        np.testing.assert_array_equal(frame_from_message(made, MAX_PIXELS).to_bgr(), wanted)
 
     def test_the_content_says_what_it_is_not_the_format(self):
-        frame = read_image(compressed(picture(*ODD), ".png", "bgr8; jpeg compressed bgr8"), MAX_PIXELS)
+        frame = frame_from_message(
+            compressed(picture(*ODD), ".png", "bgr8; jpeg compressed bgr8"), MAX_PIXELS
+        )
         np.testing.assert_array_equal(frame.to_bgr(), picture(*ODD))
 
     def test_rgb_that_an_old_publisher_took_for_bgr_is_set_right(self):
         swapped = np.ascontiguousarray(picture(*ODD)[..., ::-1])
-        frame = read_image(compressed(swapped, ".png", "rgb8; png compressed "), MAX_PIXELS)
+        frame = frame_from_message(compressed(swapped, ".png", "rgb8; png compressed "), MAX_PIXELS)
         np.testing.assert_array_equal(frame.to_bgr(), picture(*ODD))
 
     def test_a_bayer_mosaic_is_demosaiced(self):
         seen = mosaic(np.full((*EVEN, 3), (10, 120, 250), np.uint8), "rggb")
-        frame = read_image(compressed(seen, ".png", "bayer_rggb8; png compressed "), MAX_PIXELS)
+        frame = frame_from_message(compressed(seen, ".png", "bayer_rggb8; png compressed "), MAX_PIXELS)
         np.testing.assert_array_equal(frame.to_bgr()[2:-2, 2:-2], np.full((20, 34, 3), (10, 120, 250)))
 
     def test_orientation_tags_are_not_followed(self):
@@ -308,7 +356,7 @@ class TestCompressed:
         made.data = made.data[:2] + exif + made.data[2:]
         turned = cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR)
         assert turned.shape[:2] == ODD[::-1], "OpenCV does not know the tag: the test shows nothing"
-        assert read_image(made, MAX_PIXELS).to_bgr().shape[:2] == ODD
+        assert frame_from_message(made, MAX_PIXELS).to_bgr().shape[:2] == ODD
 
     @pytest.mark.parametrize("size", [(65_535, 65_535), (1_000_000, 1_000_000), (1001, 1000)])
     def test_a_bomb_is_refused_by_its_header(self, size, monkeypatch):
@@ -321,43 +369,106 @@ class TestCompressed:
             bombs.append(bytes(made))
         for data in bombs:
             with pytest.raises(ImageError, match=f"too large: its header says {size[0]} x {size[1]} pixels"):
-                read_image(SimpleNamespace(format="", data=data), MAX_PIXELS)
+                frame_from_message(SimpleNamespace(format="", data=data), MAX_PIXELS)
 
     def test_the_largest_allowed_is_read(self):
-        assert read_image(compressed(picture(20, 30), ".jpg"), 600).width == 30
+        assert frame_from_message(compressed(picture(20, 30), ".jpg"), 600).width == 30
         with pytest.raises(ImageError, match="too large"):
-            read_image(compressed(picture(20, 30), ".jpg"), 599)
+            frame_from_message(compressed(picture(20, 30), ".jpg"), 599)
 
     @pytest.mark.parametrize("suffix", [".jpg", ".png"])
     def test_cut_anywhere_it_is_refused_not_filled_with_grey(self, suffix):
         whole = compressed(picture(*ODD), suffix).data
         for length in range(0, len(whole) - 2, max(1, len(whole) // 150)):
             with pytest.raises(ImageError):
-                read_image(SimpleNamespace(format="", data=whole[:length]), MAX_PIXELS)
+                frame_from_message(SimpleNamespace(format="", data=whole[:length]), MAX_PIXELS)
+
+    @pytest.mark.parametrize("suffix", STILLS)
+    def test_the_header_tells_the_size_of_every_format(self, suffix):
+        made = compressed(picture(*ODD), suffix)
+        with pytest.raises(ImageError, match="too large: its header says 37 x 23 pixels"):
+            frame_from_message(made, ODD[0] * ODD[1] - 1)
+
+    def test_jpeg_2000_is_read_or_refused(self):
+        image = picture(100, 140)
+        made = compressed(image, ".jp2")
+        wanted = cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR)
+        np.testing.assert_array_equal(frame_from_message(made, MAX_PIXELS).to_bgr(), wanted)
+        with pytest.raises(ImageError, match="its header says 140 x 100 pixels"):
+            frame_from_message(made, 100 * 140 - 1)
+        for length in range(0, len(made.data) - 200, 1500):
+            with pytest.raises(ImageError):
+                frame_from_message(SimpleNamespace(format="", data=made.data[:length]), MAX_PIXELS)
+
+    @pytest.mark.parametrize("suffix", [s for s in STILLS if s not in (".jpg", ".png")])
+    def test_other_formats_cut_anywhere_are_refused_or_read(self, suffix):
+        whole = compressed(picture(*ODD), suffix).data
+        refused = 0
+        for length in range(0, len(whole), max(1, len(whole) // 60)):
+            try:
+                frame_from_message(SimpleNamespace(format="", data=whole[:length]), MAX_PIXELS)
+            except ImageError:
+                refused += 1
+        assert refused > 20
 
     @pytest.mark.parametrize("suffix", [".jpg", ".png"])
     def test_bytes_after_the_end_do_no_harm(self, suffix):
         made = compressed(picture(*ODD), suffix)
-        wanted = read_image(made, MAX_PIXELS).to_bgr()
-        made.data += bytes(20)
-        np.testing.assert_array_equal(read_image(made, MAX_PIXELS).to_bgr(), wanted)
+        wanted = frame_from_message(made, MAX_PIXELS).to_bgr()
+        made.data += bytes(5000)
+        np.testing.assert_array_equal(frame_from_message(made, MAX_PIXELS).to_bgr(), wanted)
 
-    @pytest.mark.parametrize("suffix", [".jpg", ".png"])
+    @pytest.mark.parametrize("suffix", STILLS)
     def test_damaged_bytes_give_an_image_or_a_refusal(self, suffix):
         rng = np.random.default_rng(1)
         whole = np.frombuffer(compressed(picture(*ODD), suffix).data, np.uint8)
         refused = 0
-        for _ in range(300):
+        for _ in range(200):
             data = whole.copy()
             data[rng.integers(0, len(data), 3)] = rng.integers(0, 256, 3)
             try:
-                frame = read_image(SimpleNamespace(format="", data=data.tobytes()), MAX_PIXELS)
+                frame = frame_from_message(SimpleNamespace(format="", data=data.tobytes()), MAX_PIXELS)
                 assert frame.to_bgr().size <= 3 * MAX_PIXELS
             except ImageError:
                 refused += 1
-        assert refused
+        assert refused or suffix in (".bmp", ".tiff")  # they have no check sums
 
     @pytest.mark.parametrize("data", [b"", b"\xff", b"\xff\xd8\xff", b"GIF89a", b"\x89PNG\r\n\x1a\n"])
     def test_what_is_no_picture_is_refused_with_its_first_bytes(self, data):
-        with pytest.raises(ImageError, match=r"neither JPEG nor PNG|damaged image"):
-            read_image(SimpleNamespace(format="jpeg", data=data), MAX_PIXELS)
+        with pytest.raises(ImageError, match=r"neither JPEG nor PNG|damaged image|unknown"):
+            frame_from_message(SimpleNamespace(format="jpeg", data=data), MAX_PIXELS)
+
+
+def test_an_encoding_is_one_row_of_the_table(monkeypatch):
+    code = cv2.COLOR_HSV2BGR
+    monkeypatch.setitem(ENCODINGS, "hsv8", Encoding(3, code, what="a dummy"))
+    pixels = cv2.cvtColor(picture(*ODD), cv2.COLOR_BGR2HSV)
+    frame = raw_frame(message("hsv8", pixels, *ODD, padding=4))
+    np.testing.assert_array_equal(frame.to_bgr(), cv2.cvtColor(pixels, code))
+
+
+@pytest.mark.parametrize(
+    ("topic", "encoding", "depth"),
+    [
+        ("/camera/depth/image_rect_raw", "16UC1", True),
+        ("/camera/aligned_depth_to_color/image_raw", "16UC1", True),
+        ("/thermal/image_raw", "16UC1", False),
+        ("/thermal/image_raw", "mono16", False),
+        ("/anything", "32FC1", True),
+        ("/camera/depth/image_raw/compressedDepth", "16UC1; compressedDepth png", True),
+        ("/in_depth_view/image", "bgr8", False),
+        ("/indepth/image", "16UC1", False),
+    ],
+)
+def test_depth_is_told_from_pictures(topic, encoding, depth):
+    assert is_depth(topic, encoding) is depth
+
+
+def test_distances_are_refused_as_such():
+    with pytest.raises(ImageError, match="depth image: 32FC1"):
+        raw_frame(message("32FC1", np.zeros((23, 148), np.uint8), *ODD))
+    made = compressed(np.zeros(ODD, np.uint16), ".png", "16UC1; compressedDepth png")
+    with pytest.raises(ImageError, match="depth image"):
+        frame_from_message(made, MAX_PIXELS)
+    with pytest.raises(ImageError, match="depth image: a TIFF of float32"):
+        frame_from_message(compressed(np.zeros(ODD, np.float32), ".tiff"), MAX_PIXELS)

@@ -163,7 +163,7 @@ class Preprocessor:
         inner = [plane[rows, columns] for plane in self._bgr_planes]
 
         pixels = frame.pixels
-        if frame.encoding in ("nv12", "yuyv"):
+        if frame.layout.even:  # chroma is shared
             pixels = frame.to_bgr(self._buffer("bgr", (frame.height, frame.width, 3)))
         size = (layout.scaled_width, layout.scaled_height)
         if (frame.width, frame.height) != size:

@@ -8,22 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-ENCODINGS = ("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "nv12", "yuyv")
-"""The encodings that can be read; the position is the number that the CUDA kernel knows it by."""
-
-_ROW_BYTES = {"bgr8": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4, "mono8": 1, "nv12": 1, "yuyv": 2}
-_TO_BGR = {
-    "rgb8": cv2.COLOR_RGB2BGR,
-    "bgra8": cv2.COLOR_BGRA2BGR,
-    "rgba8": cv2.COLOR_RGBA2BGR,
-    "mono8": cv2.COLOR_GRAY2BGR,
-    "nv12": cv2.COLOR_YUV2BGR_NV12,
-    "yuyv": cv2.COLOR_YUV2BGR_YUY2,
-}
+from yolo_trt_node.images.encodings import ENCODINGS, FRAME_ENCODINGS, Encoding
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +23,7 @@ class Frame:
             another ``height / 2`` rows of interleaved U and V. A row's bytes are adjacent, rows are ``step``
             bytes apart. May be read-only.
         height, width: the image's size in pixels.
-        encoding: one of `ENCODINGS`; YUV is BT.601 with the limited range, as in OpenCV.
+        encoding: one of `FRAME_ENCODINGS`; YUV is BT.601 with the limited range, as in OpenCV.
         step: bytes from one row to the next.
     """
 
@@ -55,17 +43,15 @@ class Frame:
             ValueError: an unknown encoding, an odd size where chroma is shared by two pixels, or data that
                 does not hold the image.
         """
-        if self.encoding not in ENCODINGS:
-            raise ValueError(f"unknown encoding {self.encoding!r}; there are: {', '.join(ENCODINGS)}")
+        if self.encoding not in FRAME_ENCODINGS:
+            raise ValueError(f"unknown encoding {self.encoding!r}; there are: {', '.join(FRAME_ENCODINGS)}")
         if self.height < 1 or self.width < 1:
             raise ValueError(f"empty frame of {self.width} x {self.height} pixels")
-        # Two pixels (nv12: two rows as well) share one chroma sample.
-        if (self.encoding in ("nv12", "yuyv") and self.width % 2) or (
-            self.encoding == "nv12" and self.height % 2
-        ):
+        layout = self.layout
+        if any(getattr(self, side) % 2 for side in layout.even):
             raise ValueError(f"a {self.encoding} frame has even sides, not {self.width} x {self.height}")
-        rows = self.height * 3 // 2 if self.encoding == "nv12" else self.height
-        row = self.width * _ROW_BYTES[self.encoding]
+        rows = layout.rows(self.height)
+        row = self.width * layout.pixel_bytes
         data = self.data
         needed = self.step * (rows - 1) + row
         if data.dtype != np.uint8 or self.step < row or data.size < rows * row:
@@ -118,24 +104,27 @@ class Frame:
             )
         if (left, top, right, bottom) == (0, 0, self.width, self.height):
             return self
-        if (self.encoding in ("nv12", "yuyv") and left % 2) or (self.encoding == "nv12" and top % 2):
+        even = self.layout.even
+        if ("width" in even and left % 2) or ("height" in even and top % 2):
             raise ValueError(f"a {self.encoding} frame is cut at even pixels, not at ({left}, {top})")
-        size = _ROW_BYTES[self.encoding]
+        size = self.layout.pixel_bytes
         data = self.data[top:bottom, left * size : right * size]
         step = self.step
-        if self.encoding == "nv12":
+        if self.layout.chroma:
             chroma = self.data[self.height + top // 2 : self.height + bottom // 2, left:right]
             data, step = np.concatenate((data, chroma)), right - left
         return Frame(data, bottom - top, right - left, self.encoding, step)
 
     @property
+    def layout(self) -> Encoding:
+        """How the encoding's bytes lie."""
+        return ENCODINGS[self.encoding]
+
+    @property
     def pixels(self) -> NDArray[np.uint8]:
         """The data as OpenCV takes it: H x W x channels, H x W (mono8) or 3/2 H x W (nv12); a view."""
-        channels = _ROW_BYTES[self.encoding]
-        return self.data if channels == 1 else self.data.reshape(self.height, self.width, channels)
+        return self.layout.pixels(self.data, self.height, self.width)
 
     def to_bgr(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return H x W x 3 uint8 BGR: a view for bgr8, else converted (into ``out`` where given)."""
-        if self.encoding == "bgr8":
-            return self.pixels
-        return cv2.cvtColor(self.pixels, _TO_BGR[self.encoding], dst=out)
+        return self.layout.to_bgr(self.data, self.height, self.width, out=out)

@@ -16,8 +16,9 @@ from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector
 from yolo_trt_node.drawing import draw_detections
+from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.frames import Frame
-from yolo_trt_node.images.messages import ImageError, read_image
+from yolo_trt_node.images.messages import frame_from_message
 from yolo_trt_node.node.camera import Camera, ImageMessage
 from yolo_trt_node.node.messages import (
     detection_array,
@@ -73,7 +74,7 @@ class Pipeline:
             camera = self._cameras[number]
             started = time.perf_counter()
             try:
-                frame = read_image(message, self._max_pixels)
+                frame = frame_from_message(message, self._max_pixels)
             except ImageError as error:
                 self._unreadable(camera, error.reason, str(error))
             except Exception:

@@ -36,7 +36,7 @@ from rosbags.rosbag2 import Reader
 from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
-from yolo_trt_node.images.messages import ImageError
+from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.node_options import NODE_OPTIONS, Settings
 from yolo_trt_node.options import add_arguments
 from yolo_trt_node.params_file import add_params_file, option_values
@@ -173,7 +173,7 @@ def read_pictures(
     try:
         for connection, log_ns, data in islice(read_messages(bag, connections), skip, None):
             try:
-                header, frame = messages.read_image(store, connection.msgtype, data, max_pixels)
+                header, frame = messages.frame_from_cdr(store, connection.msgtype, data, max_pixels)
             except ImageError as error:
                 yield Picture(connection.topic, log_ns, None, None, error.reason)
             else:

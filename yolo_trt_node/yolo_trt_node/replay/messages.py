@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolo_trt_node.images import messages as images
+from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.frames import Frame
-from yolo_trt_node.images.messages import ImageError
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
@@ -27,7 +27,7 @@ def header(store: Any, stamp_ns: int, frame_id: str) -> Any:
     return store.types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
 
-def read_image(store: Any, kind: str, data: bytes, max_pixels: int) -> tuple[Any, Frame]:
+def frame_from_cdr(store: Any, kind: str, data: bytes, max_pixels: int) -> tuple[Any, Frame]:
     """Return the header and the pixels of a serialised image of one of `IMAGE_TYPES`, as the node reads them.
 
     Raises:
@@ -38,7 +38,7 @@ def read_image(store: Any, kind: str, data: bytes, max_pixels: int) -> tuple[Any
     # The library raises errors of many kinds for bytes that are no such message.
     except Exception as error:
         raise ImageError("corrupt message", f"{len(data)} bytes are no {kind}: {error}") from error
-    return message.header, images.read_image(message, max_pixels)
+    return message.header, images.frame_from_message(message, max_pixels)
 
 
 def image(store: Any, header: Any, pixels: NDArray[np.uint8]) -> bytes:

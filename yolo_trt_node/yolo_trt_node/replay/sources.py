@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.rosbag2 import Reader
 
-from yolo_trt_node.images.messages import ImageError
+from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import BagError, is_latched, open_bag
 from yolo_trt_node.replay.bags import messages as read_messages
@@ -185,7 +185,7 @@ class BagSource:
 
     def _compressed(self, data: bytes) -> bytes:
         # The limit is for compressed images.
-        header, frame = messages.read_image(self._store, messages.IMAGE_TYPE, data, max_pixels=0)
+        header, frame = messages.frame_from_cdr(self._store, messages.IMAGE_TYPE, data, max_pixels=0)
         return messages.compressed_image(self._store, header, "jpeg", to_jpeg(frame.to_bgr()))
 
 

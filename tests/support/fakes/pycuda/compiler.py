@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from yolo_trt_node.detector.letterbox import Preprocessor
-from yolo_trt_node.images.frames import ENCODINGS, Frame
+from yolo_trt_node.images.encodings import FRAME_ENCODINGS as ENCODINGS
+from yolo_trt_node.images.frames import Frame
 
 from pycuda import driver
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from yolo_trt_node.detector.letterbox import Letterbox
-from yolo_trt_node.images.frames import ENCODINGS, Frame
+from yolo_trt_node.images.encodings import FRAME_ENCODINGS
+from yolo_trt_node.images.frames import Frame
 
 KERNEL = "letterbox"
 """The kernel's name in the compiled module."""
@@ -52,7 +53,7 @@ def arguments(
         half: the tensor is float16, otherwise float32.
     """
     integers = (
-        ENCODINGS.index(frame.encoding),
+        FRAME_ENCODINGS.index(frame.encoding),
         frame.height,
         frame.width,
         frame.step,

@@ -6,7 +6,7 @@
 //   - YUV: BT.601, limited range, coefficients of 20 bits; chroma is repeated, not interpolated.
 // No header is included, so that nvcc, NVRTC and (with the qualifiers defined away) a host compiler take the file.
 
-// The positions in frames.ENCODINGS.
+// The positions in encodings.FRAME_ENCODINGS.
 enum Encoding { BGR8 = 0, RGB8 = 1, BGRA8 = 2, RGBA8 = 3, MONO8 = 4, NV12 = 5, YUYV = 6 };
 
 struct Pixel {
