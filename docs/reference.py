@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
+from xml.etree import ElementTree
 
 import typer
 from pydantic import BaseModel
@@ -197,8 +198,37 @@ def _name(annotation: object) -> str:
 
 
 def node() -> Iterator[str]:
-    """Give every parameter of the node, with its range."""
+    """Give every parameter of the node with its range, and every topic and service."""
+    from yolo_trt_node.node_options import NODE_OPTIONS
+
     yield "# The node"
+    yield ""
+    yield "## Parameters"
+    yield ""
+    yield "`config/detect.yaml` holds all of them with longer explanations; `ros2 param describe` shows the"
+    yield "same on a running node. Those marked *live* may change between two images (`ros2 param set`), the"
+    yield "others take effect when the node is configured."
+    yield ""
+    yield "| parameter | | takes | default |"
+    yield "|---|---|---|---|"
+    for option in NODE_OPTIONS:
+        name = f"`{option.name}`" + (" *live*" if option.live else "")
+        default = f"`{option.default}`" if option.default not in ("", [""]) else ""
+        yield f"| {name} | {_cell(option.text)} | {_cell(option.expectation)} | {default} |"
+    yield ""
+    yield "## Topics and services"
+    yield ""
+    yield "As the SROS 2 policy has them, which a test holds to the running node."
+    yield ""
+    yield "| | name | the node |"
+    yield "|---|---|---|"
+    policy = ElementTree.parse(ROOT / "config" / "sros2" / "policy.xml")
+    words = {"publish": "publishes", "subscribe": "reads", "reply": "answers", "request": "asks"}
+    for kind, plural in (("topic", "topics"), ("service", "services")):
+        for group in policy.iter(plural):
+            does = " and ".join(word for verb, word in words.items() if group.get(verb) == "ALLOW")
+            for entry in group.iter(kind):
+                yield f"| {kind} | `{entry.text}` | {does} |"
 
 
 def _cell(text: str) -> str:
