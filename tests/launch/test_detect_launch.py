@@ -20,26 +20,11 @@ pytest.importorskip("launch_ros", reason="launch_ros is not installed: it comes 
 from launch import LaunchContext
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from support.launching import RUNNER, install_package
+from yolo_trt_node.launch_arguments import DETECT_ARGUMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / "launch" / "detect.launch.py"
-ARGUMENTS = {
-    "model",
-    "image_topic",
-    "detections_topic",
-    "cameras",
-    "transport",
-    "namespace",
-    "node_name",
-    "params_file",
-    "backend",
-    "autostart",
-    "use_sim_time",
-    "use_respawn",
-    "log_level",
-    "dds_profile",
-    "enclave",
-}
+ARGUMENTS = {"params_file", *(argument.name for argument in DETECT_ARGUMENTS)}
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 ENVIRONMENT_THAT_MATTERS = (
     *PROFILE_VARIABLES,
@@ -239,6 +224,24 @@ def test_the_enclave_is_the_nodes(launcher):
     seen = launcher.node("model:=m.onnx", "enclave:=/drone/eye")
 
     assert ["yolo_detector", "/", "/drone/eye"] in seen["enclaves"]
+
+
+def test_every_parameter_of_the_node_is_an_argument(launcher):
+    given = ("tiling:=2x2", "tracker:=true", "score_threshold:=0.1", "classes:=car,8", "engine_cache:=1")
+
+    seen = launcher.node("model:=m.onnx", *given, "diagnostics.min_rate_hz:=2")["parameters"]
+
+    expected = {
+        "tiling": "2x2", "tracker": True, "score_threshold": 0.1, "classes": ["car", "8"],
+        "engine_cache": "1", "diagnostics.min_rate_hz": 2.0,
+    }  # fmt: skip
+    assert expected.items() <= seen.items()
+
+
+def test_an_unknown_argument_is_an_error_that_names_the_nearest(launcher):
+    message = launcher.refusal("model:=m.onnx", "imagetopic:=/x")
+
+    assert "no argument imagetopic; did you mean image_topic?" in message
 
 
 def test_log_level_is_the_nodes_own(launcher):
