@@ -4,10 +4,12 @@ Examples:
     ros2 run yolo_trt_node bag_detect flight/ --model drone.onnx
     ros2 run yolo_trt_node bag_detect flight/ --model drone.onnx -o found/ --max-batch 8 --tiling 2x2
     ros2 run yolo_trt_node bag_detect flight/ --params-file detect.yaml
+    ros2 run yolo_trt_node bag_detect flights/* --out found/ --jobs 4 --model drone.onnx
 
 With the parameter file of a node, the boxes and track ids are those of that node, had it missed no image. The
 images of TOPIC are answered on TOPIC/detections, with their headers and log times. No ROS node runs, and
 none is needed. Stopped half way (Ctrl-C, a crash, an empty battery), the same command goes on where it was.
+Many bags are looked at several at once, each in its own process; a summary of all lies in --out.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import STORAGES, BagError, BagWriter, flush_to_disk, open_bag, typestore
 from yolo_trt_node.replay.bags import messages as read_messages
 from yolo_trt_node.replay.journal import Answer, Journal, Picture, Result
+from yolo_trt_node.replay.many import detect_in_bags
 from yolo_trt_node.tracking import Tracker, TrackerOptions
 
 OPTIONS = tuple(
@@ -312,8 +315,15 @@ class Progress:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and detect; return the exit status."""
-    given = _parser().parse_args(arguments)
-    source = Path(given.bag).expanduser()
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.out:
+        if given.output or given.report:
+            parser.error("-o and --report belong to a single bag; --out is the folder of many")
+        return _many(given)
+    if len(given.bags) > 1 or given.jobs > 1 or given.ray:
+        parser.error("several bags, --jobs and --ray need --out: the folder of all that is written")
+    source = Path(given.bags[0]).expanduser()
     output = Path(given.output or f"{source.resolve().stem}_detections").expanduser()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -349,6 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nbag_detect: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     bad = sum(result.unreadable.values())
+    if given.report:
+        counts = {"images": result.images, "boxes": result.boxes, "unreadable": bad}
+        given.report.write_text(json.dumps(counts))
     print(
         f"{result.boxes} detections in {result.images - bad} images, {bad} unreadable, "
         f"{time.monotonic() - started:.1f} s: {output}"
@@ -361,12 +374,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _many(given: argparse.Namespace) -> int:
+    """Detect in many bags; return the exit status."""
+    words = ["--storage", given.storage, *(["--topics", *given.topics] if given.topics else [])]
+    try:
+        values = option_values(given, OPTIONS)
+        settings = Settings.read(values)
+        if not settings.node.model:
+            raise ValueError("no model: name one with --model, or as model in --params-file")
+        values["model"] = str(Path(settings.node.model).expanduser().resolve())
+        outcomes = detect_in_bags(
+            [Path(bag).expanduser() for bag in given.bags],
+            Path(given.out).expanduser(),
+            values,
+            words,
+            jobs=given.jobs,
+            ray=given.ray,
+            say=lambda line: print(line, flush=True),
+        )
+    except (ValueError, OSError) as error:
+        print(f"bag_detect: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nbag_detect: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    failed = [outcome for outcome in outcomes if outcome.status != "done"]
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} bags: {Path(given.out) / 'summary.html'}")
+    for outcome in failed:
+        print(f"bag_detect: {outcome.bag}: {outcome.reason}", file=sys.stderr)
+    return int(bool(failed))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bag_detect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bag", help="a rosbag2 bag (sqlite3 or MCAP): its folder or file")
+    parser.add_argument(
+        "bags", nargs="+", metavar="BAG", help="a rosbag2 bag (sqlite3 or MCAP): its folder or file"
+    )
     parser.add_argument("-o", "--output", help="folder of the new bag; default: BAG_detections, here")
+    parser.add_argument("--out", metavar="DIR", help="of many bags: folder of all new bags and the summary")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="bags at once (%(default)s)")
+    parser.add_argument(
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help="work on a Ray cluster, whose workers must see the same files: its address, or auto",
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the counts into this JSON file")
     parser.add_argument(
         "--topics",
         nargs="+",
