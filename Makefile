@@ -3,6 +3,7 @@
 # make demo-real the same flight with real aerial images: UAV_DATA=<folder> make demo-real
 # make test-old  the tests without ROS at the old end: Python 3.10, NumPy 1.21, OpenCV 4.5
 # make soak      six hours of simulated flight in minutes: is the node's memory flat?
+# make ptx       compile the CUDA kernel as it is shipped
 # make lint      ruff, mypy, the Dockerfiles, the licence of each file, the site's links
 # make docs      the site, into site/
 # make image     build the CPU image from a plain Debian and replay the demo's flight in it (buildah, mmdebstrap)
@@ -15,7 +16,7 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real test test-old soak lint docs image clean
+.PHONY: help setup demo demo-real test test-old soak ptx lint docs image clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -55,6 +56,10 @@ test-old: .venv-old/made
 
 soak: setup
 	@$(ENV) exec python benchmarks/soak.py --minutes 360 $(ARGS)
+
+# The CUDA kernel as shipped, from its source, with the NVRTC that set-up has downloaded.
+ptx: setup
+	@$(ENV) python yolo_trt_node/make_ptx.py .venv/wheels/nvidia_cuda_nvrtc_cu11-*.whl
 
 lint: setup
 	@$(ENV) ruff check . && ruff format --check . && mypy

@@ -117,6 +117,12 @@ def set_up(*, force: bool, node_only: bool = False) -> None:
         [ROOT / "constraints.txt", ROOT / "pyproject.toml", Path(__file__)],
         lambda: install_packages(python, ros, node_only=node_only),
     )
+    step(
+        "wheels",
+        "wheels that tests look into",
+        [ROOT / "tests" / "wheels.txt"],
+        lambda: download_wheels(python),
+    )
     interfaces = WORKSPACE / "interfaces"
     for package in INTERFACES:
         if not brought_by_ros(package):
@@ -247,6 +253,20 @@ def imports(python: Path, module: str) -> bool:
     """Tell whether the virtual environment's Python can import a module."""
     found = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)
     return found.returncode == 0
+
+
+def download_wheels(python: Path) -> None:
+    """Fetch what tests only look into; where one cannot be had, those tests are skipped and say so."""
+    entries = (
+        line.split("#")[0].strip() for line in (ROOT / "tests" / "wheels.txt").read_text().splitlines()
+    )
+    for wheel in filter(None, entries):
+        command = [python, "-m", "pip", "download", "--progress-bar", "off", "--no-deps"]
+        command += ["--only-binary", ":all:", "--dest", VENV / "wheels", wheel]
+        try:
+            run(command, f"downloading {wheel}")
+        except SetupError:
+            print(f"set-up: no {wheel} for this machine: tests that need it will be skipped", flush=True)
 
 
 def mend_wheels() -> None:

@@ -24,7 +24,7 @@ setup(
     maintainer="yolo_trt_node maintainers",
     maintainer_email="maintainers@yolo-trt-node.example.org",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.detector.cuda": ["*.cu"], f"{NAME}.replay": ["vision_msgs/*.msg"]},
+    package_data={f"{NAME}.detector.cuda": ["*.cu", "*.ptx"], f"{NAME}.replay": ["vision_msgs/*.msg"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -5,6 +5,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __align__(bytes) alignas(bytes)
 
 struct Dimensions {
     unsigned x, y, z;
@@ -24,6 +25,10 @@ static inline float __uint_as_float(unsigned bits) {
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+static inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+    return (unsigned)(((unsigned long long)high << 32 | low) >> (shift & 31));
 }
 
 // A launch: the kernel once for every thread of every block of the grid, one after the other.

@@ -1,9 +1,11 @@
-"""The CUDA kernel: on the host it equals the CPU path, and nvcc compiles it."""
+"""The CUDA kernel: on the host it equals the CPU path; what is shipped is its source, and fits every GPU."""
 
+import importlib.util
 import os
 import re
-import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -31,10 +33,10 @@ SIZES = [
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
+def kernel():
     if host_kernel.COMPILER is None:
         pytest.skip("no C++ compiler on this machine (apt install g++)")
-    return host_kernel.HostKernel(tmp_path_factory.mktemp("kernel"))
+    return host_kernel.shared()
 
 
 def difference(kernel, frame, shape, dtype, channels="RGB"):
@@ -90,45 +92,65 @@ def test_the_kernel_equals_the_cpu_path_on_real_images(kernel, encoding):
         assert mean < 0.05
 
 
+def wheel(name: str) -> Path:
+    """One of the wheels that set-up fetches for tests (tests/wheels.txt)."""
+    found = sorted(Path(sys.prefix, "wheels").glob(f"{name}-*.whl"))
+    if not found:
+        pytest.skip(f"set-up could not download {name}: run `make setup` with the package index in reach")
+    return found[0]
+
+
 @pytest.fixture(scope="module")
-def nvcc():
-    found = shutil.which("nvcc")
-    if found is None:
-        pytest.skip("no nvcc on this machine")
-    listed = subprocess.run([found, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
-    # From Jetson Xavier (7.2) on.
-    targets = [number for number in map(int, re.findall(r"compute_(\d+)\b", listed)) if number >= 72]
-    return found, targets
+def make_ptx():
+    path = Path(__file__).parents[3] / "yolo_trt_node" / "make_ptx.py"
+    spec = importlib.util.spec_from_file_location("make_ptx", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_nvcc_compiles_the_kernel_for_every_target_it_knows(nvcc, tmp_path):
-    compiler, targets = nvcc
-    assert targets
-    binary = tmp_path / "letterbox.fatbin"
-    generate = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in targets]
-    subprocess.run(
-        [compiler, "--fatbin", "--Werror=all-warnings", *generate, str(cuda.SOURCE), "-o", str(binary)],
-        check=True,
-    )
-    assert cuda.KERNEL.encode() in binary.read_bytes()
+@pytest.fixture(scope="module")
+def ptx(make_ptx, tmp_path_factory):
+    library = make_ptx.unpack_nvrtc(wheel("nvidia_cuda_nvrtc_cu11"), tmp_path_factory.mktemp("nvrtc"))
+    return make_ptx.compile_ptx(cuda.SOURCE.read_text(), cuda.SOURCE.name, library)
 
 
-def test_the_arguments_are_those_of_the_kernel(nvcc, tmp_path, kernel):
+def test_the_ptx_that_is_shipped_is_that_of_the_source(ptx):
+    assert ptx == cuda.PTX.read_text(), "run `make ptx` and commit what it writes"
+
+
+def test_the_ptx_takes_the_arguments_that_are_given_and_computes_nothing_in_double():
+    text = cuda.PTX.read_text()
     frame = encode(picture(20, 30), "nv12")
     layout = Preprocessor(32, 32, channels="RGB", scale=1.0, colour=COLOUR)([frame])[1][0]
     values = cuda.arguments(
         frame,
         layout,
         frame_pointer=1,
+        table_pointer=3,
         tensor_pointer=2,
         colour=COLOUR,
         channels="RGB",
         scale=1.0,
         half=False,
     )
-    ptx = tmp_path / "letterbox.ptx"
-    subprocess.run([nvcc[0], "--ptx", str(cuda.SOURCE), "-o", str(ptx)], check=True)
-    kinds = re.findall(rf"\.param \.(\w+)[^,]* {cuda.KERNEL}_param_\d+,?", ptx.read_text())
+
+    kinds = re.findall(rf"\.param \.(\w+)[^,]* {cuda.KERNEL}_param_\d+,?", text)
     bits = {"u64": 64, "u32": 32, "f32": 32, "b64": 64, "b32": 32}
     assert [bits[kind] for kind in kinds] == [value.dtype.itemsize * 8 for value in values]
     assert [kind == "f32" for kind in kinds] == [value.dtype.kind == "f" for value in values]
+    assert ".f64" not in text
+
+
+def test_no_gpu_spills_its_registers(tmp_path):
+    with zipfile.ZipFile(wheel("nvidia_cuda_nvcc")) as archive:
+        (member,) = (name for name in archive.namelist() if name.endswith("/bin/ptxas"))
+        ptxas = Path(archive.extract(member, tmp_path))
+    ptxas.chmod(0o700)
+    for target in (75, 80, 86, 87, 89, 90, 100, 110, 120, 121):
+        command = [ptxas, "-v", f"-arch=sm_{target}", cuda.PTX, "-o", tmp_path / "kernel.cubin"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        (registers,) = map(int, re.findall(r"Used (\d+) registers", told))
+        # 64 registers a thread still fill every multiprocessor with threads.
+        assert registers <= 64, target
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in told, target

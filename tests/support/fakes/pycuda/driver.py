@@ -233,6 +233,54 @@ def memcpy_dtoh_async(target: np.ndarray, source: DeviceAllocation, stream: Stre
     stream.add("memcpy_dtoh", copy)
 
 
+# --- The kernel: its source, compiled for the host -----------------------------------------------------------
+
+takes_ptx = True
+
+
+class _Module:
+    def get_function(self, name: str):
+        return kernel(name)
+
+
+def module_from_buffer(content: bytes) -> _Module:
+    require_context("cuModuleLoadDataEx")
+    if not takes_ptx:
+        raise LogicError(
+            "cuModuleLoadDataEx failed: the provided PTX was compiled with an unsupported toolchain"
+        )
+    assert content.startswith(b"//") and b".visible .entry letterbox(" in content
+    calls.append("ptx")
+    return _Module()
+
+
+def kernel(name: str):
+    from support.host_kernel import shared
+
+    host = shared()
+    assert name == "letterbox"
+
+    def launch(*arguments, block, grid, stream) -> None:
+        kinds = [np.uint64] * 3 + [np.int32] * 14 + [np.float32, np.int32]
+        assert [type(argument) for argument in arguments] == kinds
+        pointers, rest = arguments[:3], arguments[3:]
+
+        def work() -> None:
+            # The frame, as far as the kernel may read, and nothing outside of what is allocated.
+            addresses = [memory_at(int(pointer), 1).ctypes.data for pointer in pointers]
+            height, width, half = int(rest[4]), int(rest[5]), int(rest[-1])
+            memory_at(int(pointers[2]), 3 * height * width * (2 if half else 4))
+            scaled_height, scaled_width = int(rest[6]), int(rest[7])
+            memory_at(int(pointers[1]), 16 * (scaled_height + scaled_width))
+            rows = int(rest[1]) * 3 // 2 if int(rest[0]) == 5 else int(rest[1])
+            memory_at(int(pointers[0]), rows * int(rest[3]) + 12)
+            host.launch([*map(np.uint64, addresses), *rest], grid, block)
+
+        stream.add("letterbox", work)
+
+    return launch
+
+
 # --- CUDA graphs: the driver's own library ------------------------------------------------------------------
 
 graphs: dict[int, tuple[Stream, list]] = {}

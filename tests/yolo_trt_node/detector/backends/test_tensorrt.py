@@ -125,10 +125,6 @@ class TestGraph:
 
 @ALL
 class TestFrames:
-    @pytest.fixture(autouse=True)
-    def nvcc(self, monkeypatch):
-        monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/somewhere/{name}")
-
     @pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "mono8", "nv12", "yuyv"])
     def test_are_letterboxed_on_the_gpu_as_on_the_cpu(self, fake, toy, encoding):
         random = np.random.default_rng(3)
@@ -144,7 +140,8 @@ class TestFrames:
 
         for _ in range(3):
             found = session.infer_frames(frames, layouts, COLOUR, "RGB", 1 / 255)
-            np.testing.assert_allclose(found, wanted, atol=1e-6)
+            # OpenCV's builds for other processors round a level differently here and there.
+            np.testing.assert_allclose(found, wanted, atol=0.01)
 
         assert fake.calls.count("letterbox") == 9
 
@@ -167,9 +164,36 @@ class TestFrames:
 
         assert fake.allocations() == 0
 
-    def test_are_letterboxed_on_the_cpu_where_there_is_no_nvcc_and_the_log_says_so(
+    def test_of_many_layouts_keep_the_tables_of_some(self, fake, toy, monkeypatch):
+        monkeypatch.setattr(gpu, "_TABLES_KEPT", 2)
+        session = open_session(toy)
+        for side in range(40, 46):
+            frame = Frame.from_bgr(np.full((side, side + 9, 3), side, np.uint8))
+            layout = Letterbox.fit(side, side + 9, 64, 64)
+            found = session.infer_frames([frame], [layout], COLOUR, "RGB", 1 / 255).copy()
+            batch, _ = Preprocessor(64, 64, channels="RGB", scale=1 / 255, colour=COLOUR)([frame])
+            np.testing.assert_allclose(found, session.infer(batch), atol=0.01)
+            assert len(session._loader._tables) <= 3
+
+    def test_are_letterboxed_by_the_kernel_that_is_shipped_and_nothing_is_compiled(self, fake, toy):
+        open_session(toy)
+
+        assert fake.calls.count("ptx") == 1
+        assert "nvcc" not in fake.calls
+
+    def test_are_letterboxed_by_nvcc_s_kernel_where_the_driver_refuses_the_ptx(self, fake, toy, monkeypatch):
+        monkeypatch.setattr(fake, "takes_ptx", False)
+        monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/somewhere/{name}")
+
+        session = open_session(toy)
+
+        assert "nvcc" in fake.calls
+        assert session.infer_frames is not None
+
+    def test_are_letterboxed_on_the_cpu_where_there_is_neither_and_the_log_says_so(
         self, fake, toy, monkeypatch, caplog
     ):
+        monkeypatch.setattr(fake, "takes_ptx", False)
         monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
         monkeypatch.setattr(gpu, "_CUDA_HOMES", ())
         monkeypatch.delenv("CUDA_HOME", raising=False)
@@ -182,7 +206,7 @@ class TestFrames:
         assert len(found) == 1
         assert "letterbox" not in fake.calls
         assert caplog.text.count("the letterbox runs on the CPU") == 1
-        assert "no nvcc" in caplog.text
+        assert "unsupported toolchain; and there is no nvcc" in caplog.text
 
 
 class TestSharing:

@@ -30,6 +30,8 @@ from yolo_trt_node.images.frames import Frame
 _LOG = logging.getLogger(__name__)
 
 _CAPTURE_MODE_THREAD_LOCAL = 1  # what other threads do meanwhile does not spoil the capture
+# Layouts (a few kilobytes each) of cameras and tiles that keep their tables.
+_TABLES_KEPT = 32
 _CUDA_HOMES = ("/usr/local/cuda", "/opt/cuda")
 
 _PYCUDA_ADVICE = (
@@ -136,7 +138,7 @@ class Gpu:
         return Buffer(self.driver, shape, dtype, mapped=self.integrated)
 
     def kernel(self) -> Any | None:
-        """Return the letterbox kernel, compiled at the first call, or ``None`` where that is not possible.
+        """Return the letterbox kernel, loaded at the first call, or ``None`` where that is not possible.
 
         Call it inside `current`. The reason is logged once.
         """
@@ -144,25 +146,32 @@ class Gpu:
             return None
         if self._kernel is None and not self._no_kernel:
             try:
-                self._kernel = _compile_kernel()
-            # The import of pycuda's compiler, nvcc itself and the loading of its output fail in ways of their
-            # own.
+                self._kernel = _load_kernel(self.driver)
+            # The driver's translation, the import of pycuda's compiler and nvcc fail in ways of their own.
             except Exception as error:
                 self._no_kernel = str(error).strip() or type(error).__name__
                 _LOG.warning(
-                    "the letterbox runs on the CPU: its CUDA kernel cannot be compiled here (%s)",
+                    "the letterbox runs on the CPU: its CUDA kernel cannot be loaded here (%s)",
                     self._no_kernel,
                 )
         return self._kernel
 
 
-def _compile_kernel() -> Any:
-    homes = (os.environ.get("CUDA_HOME", ""), *_CUDA_HOMES)
-    nvcc = shutil.which("nvcc") or next(
-        (str(path) for path in (Path(home) / "bin/nvcc" for home in homes if home) if path.is_file()), None
-    )
-    if nvcc is None:
-        raise FileNotFoundError("no nvcc on the PATH nor in /usr/local/cuda/bin; install the CUDA toolkit")
+def _load_kernel(driver: Any) -> Any:
+    """Load the kernel as it is shipped; where the driver refuses that, compile the source with nvcc."""
+    try:
+        return driver.module_from_buffer(cuda.PTX.read_bytes()).get_function(cuda.KERNEL)
+    except (OSError, driver.Error) as error:
+        homes = (os.environ.get("CUDA_HOME", ""), *_CUDA_HOMES)
+        nvcc = shutil.which("nvcc") or next(
+            (str(path) for path in (Path(home) / "bin/nvcc" for home in homes if home) if path.is_file()),
+            None,
+        )
+        if nvcc is None:
+            raise RuntimeError(
+                f"the driver does not take the PTX: {error}; and there is no nvcc on the PATH nor in "
+                "/usr/local/cuda/bin"
+            ) from error
     from pycuda.compiler import SourceModule
 
     return SourceModule(cuda.SOURCE.read_text(), nvcc=nvcc, no_extern_c=True).get_function(cuda.KERNEL)
@@ -244,10 +253,11 @@ class FrameLoader:
     """Letterboxes camera frames into an input tensor on the GPU."""
 
     def __init__(self, gpu: Gpu, kernel: Any) -> None:
-        """Take the compiled kernel; buffers come with the first frames."""
+        """Take the loaded kernel; buffers come with the first frames."""
         self._gpu = gpu
         self._kernel = kernel
         self._frames: list[Buffer] = []
+        self._tables: dict[Letterbox, Buffer] = {}
 
     def load(
         self,
@@ -264,13 +274,17 @@ class FrameLoader:
 
         The host copies stay in use until the stream has passed: synchronise before the next call.
         """
+        if len(self._tables) > _TABLES_KEPT:
+            # Nothing is queued that uses them; cameras that are still there get theirs again.
+            self._drop_tables()
         for index, (frame, layout) in enumerate(zip(frames, layouts, strict=True)):
             rows, row = frame.data.shape
+            needed = rows * row + cuda.FRAME_PADDING
             if index == len(self._frames):
-                self._frames.append(self._gpu.buffer((rows * row,), np.uint8))
-            elif self._frames[index].shape[0] < rows * row:
+                self._frames.append(self._gpu.buffer((needed,), np.uint8))
+            elif self._frames[index].shape[0] < needed:
                 self._frames[index].free()
-                self._frames[index] = self._gpu.buffer((rows * row,), np.uint8)
+                self._frames[index] = self._gpu.buffer((needed,), np.uint8)
             staged = self._frames[index]
             # A camera's padded rows are packed on the way into pinned memory, which the copy touches anyhow.
             packed = staged.host[: rows * row].reshape(rows, row)
@@ -281,6 +295,7 @@ class FrameLoader:
                     replace(frame, data=packed, step=row),
                     layout,
                     frame_pointer=staged.pointer,
+                    table_pointer=self._table(layout, stream).pointer,
                     tensor_pointer=tensor.pointer + index * tensor.stride,
                     colour=colour,
                     channels=channels,
@@ -297,6 +312,23 @@ class FrameLoader:
         for buffer in self._frames:
             buffer.free()
         self._frames = []
+        self._drop_tables()
+
+    def _table(self, layout: Letterbox, stream: Any) -> Buffer:
+        """Return the taps of a layout on the device; the first call queues their upload."""
+        table = self._tables.get(layout)
+        if table is None:
+            taps = cuda.taps(layout).view(np.int32).reshape(-1, 4)
+            # Read by every thread: in device memory, where it is cached, on a Jetson too.
+            table = self._tables[layout] = Buffer(self._gpu.driver, taps.shape, taps.dtype, mapped=False)
+            table.host[:] = taps
+            table.upload(len(taps), stream)
+        return table
+
+    def _drop_tables(self) -> None:
+        for table in self._tables.values():
+            table.free()
+        self._tables.clear()
 
 
 class Graph:

@@ -4,6 +4,8 @@
 // the network was trained on it and the CPU path is made of it: both give the same tensor.
 //   - Bilinear (INTER_LINEAR): weights of 11 bits, products cut to 16 bits between the two passes.
 //   - YUV: BT.601, limited range, coefficients of 20 bits; chroma is repeated, not interpolated.
+// Where an output pixel falls between source pixels depends on the layout alone: the host computes it once
+// (cuda/__init__.py), and no thread computes in double precision, which such a GPU does 32 times slower.
 // No header is included, so that nvcc, NVRTC and (with the qualifiers defined away) a host compiler take the file.
 
 // The positions in encodings.FRAME_ENCODINGS.
@@ -14,8 +16,12 @@ struct Pixel {
 };
 
 // Where one output coordinate falls between two source pixels, and their weights in 1/2048.
-struct Taps {
+struct __align__(16) Taps {
     int first, second, first_weight, second_weight;
+};
+
+struct Pair {
+    Pixel left, right;
 };
 
 static __device__ __forceinline__ int clamp(int value, int low, int high) {
@@ -58,21 +64,38 @@ static __device__ __forceinline__ Pixel fetch(const unsigned char *frame, int en
     return pixel;
 }
 
-static __device__ __forceinline__ Taps taps(int position, int size, int source_size, bool clamp_weight) {
-    // Scale and position in double, the fraction in float: as OpenCV rounds, so do the weights.
-    const float centre = (float)((position + 0.5) * (1.0 / ((double)size / source_size)) - 0.5);
-    int first = (int)floorf(centre);
-    float fraction = centre - first;
-    if (clamp_weight && (first < 0 || first >= source_size - 1)) {
-        first = clamp(first, 0, source_size - 1);
-        fraction = 0.f;
+static __device__ __forceinline__ Pixel from_word(unsigned word, bool red_first) {
+    const int low = word & 255, high = word >> 16 & 255;
+    Pixel pixel;
+    pixel.blue = red_first ? high : low;
+    pixel.green = word >> 8 & 255;
+    pixel.red = red_first ? low : high;
+    return pixel;
+}
+
+// Two neighbours of a row. Pixels of three or four bytes come with three loads of aligned words, which may begin
+// three bytes before the first pixel and end eleven after it: the frame's memory is aligned and padded for that.
+static __device__ __forceinline__ Pair fetch_pair(const unsigned char *frame, int encoding, int image_height,
+                                                  long long step, Taps x, int y) {
+    Pair pair;
+    if (encoding <= RGBA8) {
+        const int size = encoding == BGRA8 || encoding == RGBA8 ? 4 : 3;
+        const bool red_first = encoding == RGB8 || encoding == RGBA8;
+        const unsigned long long address = (unsigned long long)frame + y * step + x.first * size;
+        const unsigned *words = (const unsigned *)(address & ~3ull);
+        const unsigned a = words[0], b = words[1], c = words[2];
+        const unsigned offset = (unsigned)address & 3;
+        const unsigned left = __funnelshift_r(a, b, 8 * offset);
+        const unsigned next = offset + size;
+        const unsigned right = __funnelshift_r(next < 4 ? a : b, next < 4 ? b : c, 8 * (next & 3));
+        pair.left = from_word(left, red_first);
+        // At the far edge both are the same pixel.
+        pair.right = from_word(x.second == x.first ? left : right, red_first);
+        return pair;
     }
-    Taps found;
-    found.first = clamp(first, 0, source_size - 1);
-    found.second = clamp(first + 1, 0, source_size - 1);
-    found.first_weight = (int)lrintf((1.f - fraction) * 2048);
-    found.second_weight = (int)lrintf(fraction * 2048);
-    return found;
+    pair.left = fetch(frame, encoding, image_height, step, x.first, y);
+    pair.right = fetch(frame, encoding, image_height, step, x.second, y);
+    return pair;
 }
 
 // Blend four neighbours: two along each row, then the two rows.
@@ -94,7 +117,9 @@ static __device__ __forceinline__ unsigned short to_half(float value) {
     return sign | ((magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
 }
 
-// frame         rows of pixels in device or mapped host memory, `step` bytes apart; nv12: then rows of U V pairs
+// frame         rows of pixels in device or mapped host memory, `step` bytes apart; nv12: then rows of U V pairs;
+//               the memory begins at a multiple of 4 bytes and has 12 bytes more at the end
+// table         taps of scaled_width columns, then of scaled_height rows
 // tensor        three planes of height x width, float or half
 // encoding      see Encoding
 // image_*       the frame's size in pixels
@@ -104,10 +129,10 @@ static __device__ __forceinline__ unsigned short to_half(float value) {
 // blue .. red   the padding's 8-bit values
 // scale         factor from 8-bit values to the tensor's
 // half          1: the tensor is fp16; 0: fp32
-extern "C" __global__ void letterbox(const unsigned char *frame, void *tensor, int encoding, int image_height,
-                                     int image_width, int step, int height, int width, int scaled_height,
-                                     int scaled_width, int top, int left, int rgb, int blue, int green, int red,
-                                     float scale, int half) {
+extern "C" __global__ void letterbox(const unsigned char *frame, const Taps *table, void *tensor, int encoding,
+                                     int image_height, int image_width, int step, int height, int width,
+                                     int scaled_height, int scaled_width, int top, int left, int rgb, int blue,
+                                     int green, int red, float scale, int half) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
     const int line = blockIdx.y * blockDim.y + threadIdx.y;
     if (column >= width || line >= height)
@@ -120,12 +145,11 @@ extern "C" __global__ void letterbox(const unsigned char *frame, void *tensor, i
         if (scaled_width == image_width && scaled_height == image_height) {
             pixel = fetch(frame, encoding, image_height, step, x, y);
         } else {
-            const Taps across = taps(x, scaled_width, image_width, true);
-            const Taps down = taps(y, scaled_height, image_height, false);
-            const Pixel a = fetch(frame, encoding, image_height, step, across.first, down.first);
-            const Pixel b = fetch(frame, encoding, image_height, step, across.second, down.first);
-            const Pixel c = fetch(frame, encoding, image_height, step, across.first, down.second);
-            const Pixel d = fetch(frame, encoding, image_height, step, across.second, down.second);
+            const Taps across = table[x];
+            const Taps down = table[scaled_width + y];
+            const Pair upper = fetch_pair(frame, encoding, image_height, step, across, down.first);
+            const Pair lower = fetch_pair(frame, encoding, image_height, step, across, down.second);
+            const Pixel a = upper.left, b = upper.right, c = lower.left, d = lower.right;
             pixel.blue = blend(a.blue, b.blue, c.blue, d.blue, across, down);
             pixel.green = blend(a.green, b.green, c.green, d.green, across, down);
             pixel.red = blend(a.red, b.red, c.red, d.red, across, down);
