@@ -1,4 +1,4 @@
-"""Compile the CUDA kernels to PTX with NVRTC, which needs no GPU: ``make ptx`` writes the files that are shipped.
+"""Compile the CUDA kernel to PTX with NVRTC, which needs no GPU: ``make ptx`` writes what is shipped.
 
 PTX for the oldest GPU served runs on every later one: the driver translates it when the node starts. NVRTC
 11.8 writes it for drivers from CUDA 11.8 on.

@@ -1,8 +1,8 @@
 """The CUDA kernel that does before the network what `letterbox.Preprocessor` does on the CPU.
 
-`PTX` is the source as NVRTC compiled it for the oldest GPU served (``make ptx``); the driver translates it for
-the GPU that is there. Launch `KERNEL` once a frame, with one thread for each pixel of the input tensor: block
-`BLOCK`, grid `grid`, arguments `arguments`, the table `taps` in device memory.
+`PTX` is the source as NVRTC compiled it for the oldest GPU served (``make ptx``); the driver translates it
+for the GPU that is there. Launch `KERNEL` once a frame, with one thread for each pixel of the input tensor:
+block `BLOCK`, grid `grid`, arguments `arguments`, the table `taps` in device memory.
 """
 
 from __future__ import annotations

@@ -107,6 +107,11 @@ static __device__ __forceinline__ int blend(int a, int b, int c, int d, Taps x, 
 
 // IEEE half of a float, rounded to the nearest, ties to even.
 static __device__ __forceinline__ unsigned short to_half(float value) {
+#ifdef __CUDA_ARCH__
+    unsigned short half;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
+    return half;
+#else
     const unsigned bits = __float_as_uint(value);
     const unsigned sign = bits >> 16 & 0x8000u;
     const unsigned magnitude = bits & 0x7fffffffu;
@@ -115,6 +120,7 @@ static __device__ __forceinline__ unsigned short to_half(float value) {
     if (magnitude < 0x38800000u)  // subnormal: adding 0.5 leaves the float's last bit worth a half's last bit
         return sign | (__float_as_uint(__uint_as_float(magnitude) + 0.5f) - 0x3f000000u);
     return sign | ((magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+#endif
 }
 
 // frame         rows of pixels in device or mapped host memory, `step` bytes apart; nv12: then rows of U V pairs;
