@@ -573,6 +573,7 @@ def populate(module: dict, version: str, *, rtx: bool = False) -> None:
     flags += ["REQUIRE_USER_ALLOCATION"] if rtx else []
     module.update(
         __version__=version,
+        init_libnvinfer_plugins=init_libnvinfer_plugins,
         Builder=VersionedBuilder,
         Runtime=VersionedRuntime,
         BuilderFlag=enum.Enum("BuilderFlag", flags),
@@ -603,12 +604,10 @@ def populate(module: dict, version: str, *, rtx: bool = False) -> None:
             IRuntimeCache,
         ):
             module[item.__name__] = item
-    else:
-        module["init_libnvinfer_plugins"] = init_libnvinfer_plugins
 
 
-def surface(*, rtx: bool) -> dict[str, set[str]]:
-    """Return what the fake offers, public names by class, to compare with a real module."""
+def classes(*, rtx: bool) -> dict[str, type]:
+    """Return the fake's classes under their real names."""
     offered = {
         "Builder": Builder,
         "Runtime": Runtime,
@@ -638,10 +637,15 @@ def surface(*, rtx: bool) -> dict[str, set[str]]:
             "IRuntimeCache": IRuntimeCache,
             "IRuntimeConfig": IRuntimeConfig,
         }
+    return offered
+
+
+def surface(*, rtx: bool) -> dict[str, set[str]]:
+    """Return what the fake offers, public names by class, to compare with a real module."""
     inherited = {name for kind in (enum.Enum, bytes) for name in dir(kind)}
     return {
         name: {entry for entry in (*dir(kind), *_assigned(kind)) if not entry.startswith("_")} - inherited
-        for name, kind in offered.items()
+        for name, kind in classes(rtx=rtx).items()
     }
 
 

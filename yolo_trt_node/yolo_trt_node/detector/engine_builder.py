@@ -98,6 +98,8 @@ def build(
     """
     trt = load_tensorrt(recipe.backend)
     logger = _logger(trt)
+    # The parser takes NVIDIA's plugins for operators, where they are registered.
+    trt.init_libnvinfer_plugins(logger, "")
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)

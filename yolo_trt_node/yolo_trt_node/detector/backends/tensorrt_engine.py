@@ -39,9 +39,8 @@ class _Loaded:
         self._gpu = gpu
         # Kept: the engine must not outlive its runtime, nor the runtime its logger.
         self.logger = trt.Logger(trt.Logger.ERROR)
-        if hasattr(trt, "init_libnvinfer_plugins"):
-            # An engine or a graph with one of NVIDIA's plugins is refused where they are not registered.
-            trt.init_libnvinfer_plugins(self.logger, "")
+        # An engine with one of NVIDIA's plugins is refused where they are not registered.
+        trt.init_libnvinfer_plugins(self.logger, "")
         self.runtime = trt.Runtime(self.logger)
         self.engine = self.runtime.deserialize_cuda_engine(plan)
         self.config: Any = None
