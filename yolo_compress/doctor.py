@@ -26,7 +26,7 @@ from packaging.version import Version
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Dense, Export, Prune, Recipe
-from yolo_compress.data.labelled import Split, beside, read_ground_truth, read_image, read_split, spread
+from yolo_compress.data.labelled import Split, beside, read_split
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune
@@ -38,8 +38,6 @@ Status = Literal["OK", "WARN", "FAIL"]
 TRAINING_PER_FORWARD = 4.0
 # An object of fewer pixels than this at the network's input has about one cell of the finest stride.
 SMALLEST_USEFUL_PX = 8.0
-# Images opened, of each split; label files are all read.
-IMAGES_OPENED = 20
 
 
 @dataclass(frozen=True)
@@ -96,13 +94,12 @@ def _recipe(recipe: Recipe) -> Iterator[Finding]:
         assert recipe.data.yaml is not None
         for split in dict.fromkeys(("train", "val", recipe.evaluate.split)):
             try:
-                chosen = read_split(recipe.data.yaml, split)
+                chosen = read_split(recipe.data.yaml, split, limit=recipe.data.limit)
             except UserError as error:
                 yield Finding("FAIL", f"data: {error}", "correct data.yaml in the recipe, or the description")
                 return
             names = chosen.names
-            count = len(chosen.images) if recipe.data.limit is None else recipe.data.limit
-            images = min(count, len(chosen.images)) if split == "train" else images
+            images = len(chosen.images) if split == "train" else images
             yield from _split(chosen, split, recipe)
     yield from _models(recipe, names)
     if recipe.prune:
@@ -272,46 +269,70 @@ def _room(output: Path, needed: int) -> Iterator[Finding]:
 
 
 def _split(split: Split, name: str, recipe: Recipe) -> Iterator[Finding]:
-    """Check a split's images and labels: present, readable, of known classes, large enough to be seen."""
-    limit = recipe.data.limit
-    of = f"{limit} of {len(split.images)}" if limit and limit < len(split.images) else len(split.images)
-    what = f"data: {name}, {of} images, {len(split.names)} classes"
-    missing = [image for image in split.images if not image.is_file()]
-    if missing:
-        yield Finding("FAIL", f"{what}: {len(missing)} are missing, first {missing[0]}", "restore them")
-        return
-    try:
-        shapes = [read_image(image).shape[:2] for image in spread(split.images, IMAGES_OPENED)]
-        height, width = np.median(np.array(shapes), axis=0).astype(int).tolist()
-        truths = [read_ground_truth(image, split.names, width, height) for image in split.images]
-    except UserError as error:
-        yield Finding("FAIL", f"{what}: {error}", "correct or remove the file")
-        return
-    unknown = sorted({int(c) for truth in truths for c in truth.class_ids if not 0 <= c < len(split.names)})
-    if unknown:
+    """Check a split's images and labels: what training drops, what is labelled, large enough to be seen."""
+    total = len(split.samples) + len(split.dropped)
+    what = f"data: {name}, {len(split.samples)} images, {len(split.names)} classes"
+    for reason, count, examples in split.reasons():
         yield Finding(
-            "FAIL",
-            f"{what}: labels of the classes {unknown}, but the names are {', '.join(split.names)}",
-            "correct `names:` in the description, or the labels",
+            "WARN",
+            f"data: {name}: training drops {count} of {total} images: {reason}; such as "
+            + "; ".join(examples),
+            "correct or remove these files",
         )
+    if split.skipped:
+        yield Finding(
+            "WARN",
+            f"data: {name}: {len(split.skipped)} lines of the list name no image, such as "
+            f"{split.skipped[0]!r}",
+            "a line ends with the image's ending, without spaces behind it",
+        )
+    try:
+        split.require_labels(name)
+    except UserError as error:
+        yield Finding("FAIL", f"{what}: {error}", "put the labels there, or correct the description")
         return
-    sizes = [float(side) for truth in truths for side in np.sqrt(truth.boxes[:, 2] * truth.boxes[:, 3])]
-    if not sizes:
-        labels = beside(split.images[0], "labels")
-        yield Finding("FAIL", f"{what}: no labels", f"put them where {labels} would be")
+    boxes = [
+        (int(row[0]), float(np.sqrt(row[3] * sample.width * row[4] * sample.height)), sample)
+        for sample in split.samples
+        for row in sample.labels.rows
+    ]
+    if not boxes:
+        yield Finding("FAIL", f"{what}: no objects in any label", "check that these are the labels")
         return
-    empty = sum(not len(truth.boxes) for truth in truths)
-    scale = recipe.input_size / max(width, height)
-    median = statistics.median(sizes) * scale
-    what += f", {len(sizes)} objects, half of them below {median:.0f} px at input {recipe.input_size}"
-    if empty > len(truths) / 2:
-        yield Finding("WARN", f"{what}; {empty} images have no labels", "check that the labels are all there")
+    unlabelled = [sample for sample in split.samples if not sample.labelled]
+    if unlabelled:
+        yield Finding(
+            "WARN",
+            f"data: {name}: {len(unlabelled)} of {len(split.samples)} images have no label file and are "
+            f"trained on as images without objects, such as {unlabelled[0].image}",
+            f"label them ({beside(unlabelled[0].image, 'labels')}), or take them out",
+        )
+    at_input = [size * recipe.input_size / max(sample.width, sample.height) for _, size, sample in boxes]
+    median = statistics.median(at_input)
+    what += f", {len(boxes)} objects, half of them below {median:.0f} px at input {recipe.input_size}"
+    empty = sum(not len(sample.labels.rows) for sample in split.samples)
+    if empty > len(split.samples) / 2:
+        yield Finding(
+            "WARN", f"{what}; {empty} images have no objects", "check that the labels are all there"
+        )
     elif median < SMALLEST_USEFUL_PX:
         yield Finding(
             "WARN", what, "raise input_size: objects this small cover one cell of the finest stride"
         )
     else:
         yield Finding("OK", what)
+    counts = np.bincount([class_id for class_id, _, _ in boxes], minlength=len(split.names))
+    listed = ", ".join(f"{label} {count}" for label, count in zip(split.names, counts, strict=True))
+    small, medium = (sum(size < side for _, size, _ in boxes) for side in (32, 96))
+    text = (
+        f"data: {name}: {listed}; {small} below 32 px, {medium - small} to 96 px, {len(boxes) - medium} "
+        "larger in the images"
+    )
+    absent = [label for label, count in zip(split.names, counts, strict=True) if not count]
+    if absent:
+        yield Finding("WARN", text, f"no object of {', '.join(absent)}: its accuracy cannot be known")
+    else:
+        yield Finding("OK", text)
 
 
 def _models(recipe: Recipe, names: tuple[str, ...] | None) -> Iterator[Finding]:

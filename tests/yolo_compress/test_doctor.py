@@ -92,14 +92,36 @@ def test_a_data_set_that_is_not_there_is_a_failure(dataset: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("label", "says"),
     [
-        ("0 0.5 0.5 0.2\n", "a line is not `class x y width height`"),
-        ("7 0.5 0.5 0.2 0.2\n", "labels of the classes [7], but the names are red, blue"),
+        ("0 0.5 0.5 0.2\n", "a line is not `class x y width height`; such as "),
+        ("7 0.5 0.5 0.2 0.2\n", "a class beyond the 2 of the data set (0 to 1); such as "),
     ],
 )
-def test_a_damaged_label_is_a_failure_that_names_it(label: str, says: str, tmp_path: Path) -> None:
+def test_a_damaged_label_is_told_with_what_training_drops(label: str, says: str, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     (tmp_path / "data" / "train" / "labels" / "3.txt").write_text(label)
-    assert says in of(findings(recipe_file(tmp_path, data)), "FAIL")
+    found = of(findings(recipe_file(tmp_path, data)), "WARN")
+    assert f"data: train: training drops 1 of 8 images: {says}" in found
+    assert "3.txt, line 1" in found
+
+
+def test_data_of_which_training_keeps_nothing_are_a_failure(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data")
+    for path in (tmp_path / "data" / "train" / "labels").iterdir():
+        path.write_text("7 0.5 0.5 0.2 0.2\n")
+    found = of(findings(recipe_file(tmp_path, data)), "FAIL")
+    assert "no image of the split 'train' can be used; 8 of 8: a class beyond the 2 of the data set" in found
+
+
+def test_half_labelled_data_are_a_warning_with_counts(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data")
+    (tmp_path / "data" / "train" / "labels" / "3.txt").unlink()
+    found = of(findings(recipe_file(tmp_path, data)), "WARN")
+    assert "data: train: 1 of 8 images have no label file" in found
+
+
+def test_objects_are_counted_by_class_and_size(dataset: Path, tmp_path: Path) -> None:
+    found = of(findings(recipe_file(tmp_path, dataset)), "OK")
+    assert "data: train: red 8, blue 8; 16 below 32 px, 0 to 96 px, 0 larger in the images" in found
 
 
 def test_data_without_labels_is_a_failure_that_says_where_they_belong(tmp_path: Path) -> None:
@@ -107,14 +129,16 @@ def test_data_without_labels_is_a_failure_that_says_where_they_belong(tmp_path: 
     for path in (tmp_path / "data" / "val" / "labels").iterdir():
         path.unlink()
     found = of(findings(recipe_file(tmp_path, data)), "FAIL")
-    assert "data: val, 4 images, 2 classes: no labels" in found
+    assert "no labels for any of the 4 images of the split 'val'" in found
     assert str(Path("val", "labels", "0.txt")) in found
 
 
-def test_a_damaged_image_is_a_failure_that_names_it(tmp_path: Path) -> None:
+def test_a_damaged_image_is_told_with_what_training_drops(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     (tmp_path / "data" / "val" / "images" / "1.png").write_bytes(b"no image")
-    assert "1.png: it is missing or damaged" in of(findings(recipe_file(tmp_path, data)), "FAIL")
+    found = of(findings(recipe_file(tmp_path, data)), "WARN")
+    assert "training drops 1 of 4 images: the image is damaged or no image; such as " in found
+    assert "1.png" in found
 
 
 def test_objects_too_small_for_the_input_are_a_warning(tmp_path: Path) -> None:

@@ -1,20 +1,42 @@
-"""The one reader of labelled images, for training, evaluation, export, report and doctor."""
+"""The one reader of labelled images, for training, evaluation, export, report and doctor.
+
+It decides which images count, what is to be found in them, and what is dropped and why, as the pinned
+Ultralytics' trainer does (`description`, `labels`, `images`); and it knows VisDrone's own annotations.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from aerial_scenes import visdrone
+from yolo_compress.data.description import Description, list_images, read_description
+from yolo_compress.data.images import check_image, read_image
+from yolo_compress.data.labels import NO_LABELS, LabelError, Labels, read_labels, read_visdrone
 from yolo_compress.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+__all__ = [
+    "Dropped",
+    "GroundTruth",
+    "Sample",
+    "Split",
+    "beside",
+    "read_ground_truth",
+    "read_image",
+    "read_split",
+    "spread",
+    "truth_of",
+]
+
+# Files read at once: most of the time goes into waiting for the disk.
+_THREADS = 4
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -25,8 +47,8 @@ class GroundTruth:
         boxes: N x 4 float64, left, top, width, height in pixels of the image.
         class_ids: N int, positions in the data set's names.
         ignored: M x 4 float64, regions (left, top, width, height) in which nothing counts.
-        counted: N bool; False where finding an object is neither right nor wrong (VisDrone's score 0). None
-            where all count.
+        counted: N bool; False where finding an object is neither right nor wrong (VisDrone's score 0, and
+            boxes without extent). None where all count.
     """
 
     boxes: NDArray[np.float64]
@@ -36,47 +58,164 @@ class GroundTruth:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """An image that is trained and measured on.
+
+    Attributes:
+        image: path of the image file.
+        height: of the image in pixels, as decoded.
+        width: of the image in pixels, as decoded.
+        labels: its objects as the trainer sees them.
+        label_file: path of the YOLO labels; None where there is no such file.
+        annotations: VisDrone's annotations where they lie beside the image; they decide what is measured.
+    """
+
+    image: Path
+    height: int
+    width: int
+    labels: Labels
+    label_file: Path | None
+    annotations: tuple[visdrone.Annotation, ...] | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether somebody has looked at this image, also where nothing was on it."""
+        return self.label_file is not None or self.annotations is not None
+
+    def truth(self) -> GroundTruth:
+        """Return what is to be found, in pixels."""
+        return _truth(self.labels, self.annotations, self.width, self.height)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An image that is neither trained nor measured on.
+
+    Attributes:
+        image: its path.
+        reason: the same text for all images with this fault.
+        detail: the file, and where it helps the line and the value.
+    """
+
+    image: Path
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Split:
-    """The images of one split of a data set and its class names."""
+    """The images of one split of a data set that count, and those that do not.
 
-    images: tuple[Path, ...]
+    Attributes:
+        description: of the data set.
+        names: of the classes, in the order of their numbers.
+        samples: the images with their objects, in the trainer's order.
+        dropped: the others.
+        skipped: lines of list files that name no image.
+    """
+
+    description: Description
     names: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    dropped: tuple[Dropped, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The paths of the images that count."""
+        return tuple(sample.image for sample in self.samples)
+
+    def reasons(self) -> list[tuple[str, int, list[str]]]:
+        """Return why images were dropped: the reason, how many, and a few examples; the commonest first."""
+        counts = Counter(entry.reason for entry in self.dropped)
+        return [
+            (reason, count, [entry.detail for entry in self.dropped if entry.reason == reason][:_EXAMPLES])
+            for reason, count in counts.most_common()
+        ]
+
+    def require_labels(self, split: str) -> None:
+        """Refuse a split in which no image is labelled.
+
+        Args:
+            split: its name, for the message.
+
+        Raises:
+            UserError: there are no labels at all.
+        """
+        if any(sample.labelled for sample in self.samples):
+            return
+        first = self.samples[0].image
+        raise UserError(
+            f"{self.description.path}: no labels for any of the {len(self.samples)} images of the split "
+            f"{split!r}; put them where {beside(first, 'labels')} would be (a folder that is a link is "
+            "followed first)"
+        )
 
 
-def read_split(data: Path, split: str) -> Split:
-    """List the images of a split of an Ultralytics data set description.
+def read_split(data: Path, split: str, *, limit: int | None = None) -> Split:
+    """Read a split of an Ultralytics data set: which images count, and what is in them.
+
+    Args:
+        data: the description (YAML), or the folder that holds it.
+        split: a key of the description, as ``val``.
+        limit: read at most this many images, evenly spaced over all.
 
     Raises:
-        UserError: the description cannot be read, has no such split, or the split has no images.
+        UserError: the description cannot be used, it has no such split, or no image of it counts.
     """
-    try:
-        content = yaml.safe_load(data.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the data set description {data}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"the data set description {data} is no valid YAML: {error}") from error
-    if not isinstance(content, dict) or not content.get(split) or not content.get("names"):
-        raise UserError(f"{data} has no split {split!r} or no names; it needs `{split}:` and `names:`")
-    root = data.parent / str(content.get("path") or ".")
-    entries = content[split] if isinstance(content[split], list) else [content[split]]
-    images: list[Path] = []
-    for entry in entries:
-        place = root / entry
-        if place.is_dir():
-            images += sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif place.is_file():
-            lines = place.read_text(encoding="utf-8-sig").splitlines()
-            images += [place.parent / line if line.startswith(".") else root / line for line in lines if line]
-        else:
-            raise UserError(
-                f"{data}: the split {split!r} points at {place}, which does not exist; `path:` in the "
-                "description is taken relative to the description's own folder"
-            )
-    if not images:
-        raise UserError(f"{data}: the split {split!r} has no images")
-    names = content["names"]
-    ordered = [names[i] for i in sorted(names)] if isinstance(names, dict) else names
-    return Split(tuple(images), tuple(str(name) for name in ordered))
+    description = read_description(data)
+    listing = list_images(description, split)
+    chosen = listing.images if limit is None else spread(listing.images, limit)
+
+    def read(image: Path) -> Sample | Dropped:
+        try:
+            return _read_sample(image, description)
+        except LabelError as error:
+            return Dropped(image, error.reason, error.detail)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        entries = list(pool.map(read, chosen))
+    read_in = Split(
+        description,
+        description.names,
+        tuple(entry for entry in entries if isinstance(entry, Sample)),
+        tuple(entry for entry in entries if isinstance(entry, Dropped)),
+        listing.skipped,
+    )
+    if not read_in.samples:
+        reason, count, examples = read_in.reasons()[0]
+        raise UserError(
+            f"{description.path}: no image of the split {split!r} can be used; {count} of {len(entries)}: "
+            f"{reason} ({examples[0]})"
+        )
+    return read_in
+
+
+def _read_sample(image: Path, description: Description) -> Sample:
+    """Read one image's size and objects.
+
+    Raises:
+        LabelError: the trainer would drop it.
+    """
+    height, width = check_image(image)
+    labels, label_file, annotations = _objects(image, description.names, width, height, description.keypoints)
+    return Sample(image, height, width, labels, label_file, annotations)
+
+
+def _objects(
+    image: Path, names: Sequence[str], width: int, height: int, keypoints: tuple[int, int] = (0, 0)
+) -> tuple[Labels, Path | None, tuple[visdrone.Annotation, ...] | None]:
+    path, annotated = beside(image, "labels"), beside(image, "annotations")
+    present = path.is_file()
+    annotations = None
+    if annotated != path and (not present or len(names) == len(visdrone.VISDRONE_CLASSES)):
+        annotations = read_visdrone(annotated, names)
+    if present:
+        return read_labels(path, len(names), keypoints), path, annotations
+    if annotations is None:  # Ultralytics' rule too: no label file, no objects
+        return NO_LABELS, None, None
+    rows = np.array(visdrone.to_yolo_labels(annotations, width, height), np.float32).reshape(-1, 5)
+    return Labels(rows), None, annotations
 
 
 def beside(image: Path, folder: str) -> Path:
@@ -104,35 +243,29 @@ def read_ground_truth(image: Path, names: Sequence[str], width: int, height: int
     Raises:
         UserError: annotations and class names do not belong together, or a label is damaged.
     """
-    annotated = beside(image, "annotations")
-    if annotated.is_file():
-        return _visdrone_truth(annotated, names)
-    labels = beside(image, "labels")
-    if not labels.is_file():  # Ultralytics' rule too: no label file, no objects
-        return GroundTruth(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros((0, 4)))
     try:
-        rows = np.array(
-            [[float(v) for v in line.split()] for line in labels.read_text().splitlines() if line.strip()]
-        )
-        rows = rows.reshape(-1, 5)
-    except ValueError as error:
-        raise UserError(f"{labels}: a line is not `class x y width height` ({error})") from error
+        labels, _, annotations = _objects(image, names, width, height)
+    except LabelError as error:
+        raise UserError(str(error)) from error
+    return _truth(labels, annotations, width, height)
+
+
+def _truth(
+    labels: Labels, annotations: Sequence[visdrone.Annotation] | None, width: int, height: int
+) -> GroundTruth:
+    if annotations is not None:
+        return truth_of(annotations)
+    rows = labels.rows.astype(np.float64)
     size = rows[:, 3:5] * (width, height)
     corner = rows[:, 1:3] * (width, height) - size / 2
-    return GroundTruth(np.hstack([corner, size]), rows[:, 0].astype(np.int64), np.zeros((0, 4)))
-
-
-def _visdrone_truth(path: Path, names: Sequence[str]) -> GroundTruth:
-    if len(names) != len(visdrone.VISDRONE_CLASSES):
-        raise UserError(
-            f"{path} annotates VisDrone's {len(visdrone.VISDRONE_CLASSES)} classes, but the data set names "
-            f"{len(names)}; name VisDrone's classes, or rename the folder annotations to use the YOLO labels"
-        )
-    try:
-        annotations = visdrone.read_annotations(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return truth_of(annotations)
+    # Nothing can be found of a box without extent, so that missing it is no fault.
+    counted = size.min(axis=1, initial=np.inf) > 0
+    return GroundTruth(
+        np.hstack([corner, size]),
+        rows[:, 0].astype(np.int64),
+        np.zeros((0, 4)),
+        None if counted.all() else counted,
+    )
 
 
 def truth_of(annotations: Sequence[visdrone.Annotation]) -> GroundTruth:
@@ -153,18 +286,6 @@ def truth_of(annotations: Sequence[visdrone.Annotation]) -> GroundTruth:
         boxes[categories == visdrone.IGNORED_REGION],
         counted[objects],
     )
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image as H x W x 3 BGR.
-
-    Raises:
-        UserError: there is no such file, or it is damaged.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"cannot read the image {path}: it is missing or damaged")
-    return image  # type: ignore[return-value]
 
 
 def spread(images: Sequence[Path], limit: int) -> list[Path]:

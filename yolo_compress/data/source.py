@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from aerial_scenes.dataset import generate_dataset
 from aerial_scenes.scenes import SceneSpec
 from yolo_compress import files
 from yolo_compress.config.sections import Recipe, Scenes
-from yolo_compress.data.labelled import beside, read_split, spread
+from yolo_compress.data.labelled import Split, beside, read_split
+from yolo_compress.data.training_set import write_description, write_training_set
 from yolo_compress.errors import UserError
 
 
@@ -41,8 +42,8 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> Source:
 
     Args:
         recipe: its `data` says where the images come from.
-        folder: of the run; receives ``data.yaml`` and, where the recipe asks for them, the scenes or the
-            lists of the images chosen.
+        folder: of the run; receives ``data.yaml`` and either the scenes, or links to exactly the images that
+            are trained and measured on (`write_training_set`).
         console: for progress.
 
     Raises:
@@ -50,25 +51,38 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> Source:
     """
     splits = sorted({"train", "val", recipe.evaluate.split})
     scenes, limit = recipe.data.scenes, recipe.data.limit
-    given = (
-        recipe.data.yaml if scenes is None else _generate(scenes, recipe.threads, folder / "data", console)
-    )
-    assert given is not None  # one of the two, says the recipe's validation
-    read = {split: read_split(given, split) for split in splits}
+    description = folder / "data.yaml"
+    if scenes is None:
+        given = recipe.data.yaml
+        assert given is not None  # one of the two, says the recipe's validation
+        read = {split: read_split(given, split, limit=limit) for split in splits}
+        for name, one in read.items():
+            one.require_labels(name)
+            _tell_dropped(name, one, console)
+        fingerprint = _fingerprint(read)
+        write_description(write_training_set(read, folder / "training_set", fingerprint), description)
+        return Source(description, read["train"].description.path.stem, fingerprint)
+    given = _generate(scenes, recipe.threads, folder / "data", console)
     content = yaml.safe_load(given.read_text(encoding="utf-8"))
     # Ultralytics looks for a relative path in its own settings' folder.
     content["path"] = str((given.parent / str(content.get("path") or ".")).resolve())
     if limit is not None:
         for split in splits:
             listed = folder / f"{split}.txt"
-            _write(listed, "".join(f"{image.absolute()}\n" for image in spread(read[split].images, limit)))
+            images = read_split(given, split, limit=limit).images
+            files.write_text(listed, "".join(f"{image.absolute()}\n" for image in images))
             content[split] = str(listed.absolute())
-    description = folder / "data.yaml"
-    _write(description, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    name = "generated scenes" if scenes else given.stem
-    if scenes is None:
-        return Source(description, name, _fingerprint(description, splits))
-    return Source(description, name, _fingerprint_of_scenes(scenes, description, splits))
+    write_description(content, description)
+    return Source(description, "generated scenes", _fingerprint_of_scenes(scenes, description, splits))
+
+
+def _tell_dropped(name: str, split: Split, console: Console) -> None:
+    for reason, count, examples in split.reasons():
+        console.print(
+            f"data: {count} images of {name} are left out: {reason}; first {examples[0]}",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def camera_spec(scenes: Scenes) -> SceneSpec:
@@ -105,36 +119,32 @@ def _generate(scenes: Scenes, threads: int, folder: Path, console: Console) -> P
             raise UserError(f"cannot generate the scenes: {error}") from error
 
 
-def _fingerprint(description: Path, splits: Sequence[str]) -> str:
-    """Hash the description, and images and labels by path, size and time of change.
+def _fingerprint(read: Mapping[str, Split]) -> str:
+    """Hash names and choice of images, and images and labels by path, size and time of change.
 
     Reading gigabytes before each run would cost more than the rare false alarm.
     """
     entries = [
-        (str(path), status.st_size, status.st_mtime_ns) for path, status in _files(description, splits)
+        (name, str(path.absolute()), status.st_size, status.st_mtime_ns)
+        for name, split in sorted(read.items())
+        for path, status in _files(split)
     ]
-    return files.digest_of([description.read_text(encoding="utf-8"), entries])
+    return files.digest_of([next(iter(read.values())).names, entries])
 
 
 def _fingerprint_of_scenes(scenes: Scenes, description: Path, splits: Sequence[str]) -> str:
     """Hash what was generated from what, so that a run's folder can be copied and moved."""
     entries = [
         (os.path.relpath(path, description.parent), status.st_size)
-        for path, status in _files(description, splits)
+        for split in splits
+        for path, status in _files(read_split(description, split))
     ]
     return files.digest_of([scenes.model_dump(mode="json"), entries])
 
 
-def _files(description: Path, splits: Sequence[str]) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the images of some splits and what is beside each, with their status."""
-    for split in splits:
-        for image in read_split(description, split).images:
-            for path in (image, beside(image, "labels"), beside(image, "annotations")):
-                with contextlib.suppress(FileNotFoundError):
-                    yield path, path.stat()
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file unless it says so already: Ultralytics' label cache looks at the time of change."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        files.write_text(path, text)
+def _files(split: Split) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the images of a split and what is beside each, with their status."""
+    for image in split.images:
+        for path in (image, beside(image, "labels"), beside(image, "annotations")):
+            with contextlib.suppress(FileNotFoundError):
+                yield path, path.stat()

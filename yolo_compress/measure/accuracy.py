@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolo_compress.data.labelled import GroundTruth, read_ground_truth, read_image, read_split
+from yolo_compress.data.labelled import GroundTruth, read_image, read_split
 from yolo_compress.errors import UserError
 from yolo_compress.measure.detector import MAX_DETECTIONS, load_detector
 
@@ -233,19 +233,20 @@ def evaluate_model(
         UserError: the model or the data cannot be used, or their classes differ.
     """
     chosen = read_split(data, split)
-    images, names = chosen.images, chosen.names
+    chosen.require_labels(split)
+    names = chosen.names
     detector = load_detector(model, iou_threshold, threads)
     require_same_classes(model, detector.card.names, data, names)
     truths, found = [], []
-    for done, path in enumerate(images, start=1):
-        image = read_image(path)
-        truths.append(read_ground_truth(path, names, image.shape[1], image.shape[0]))
+    for done, sample in enumerate(chosen.samples, start=1):
+        image = read_image(sample.image)
+        truths.append(sample.truth())
         result = detector.detect([image])[0]
         boxes = result.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
         found.append(Found(boxes, result.scores.astype(np.float64), result.class_ids.astype(np.int64)))
         if progress is not None:
-            progress(done, len(images))
+            progress(done, len(chosen.samples))
     return score(truths, found, names)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -48,7 +49,7 @@ def test_yolo_labels_become_pixels(tmp_path: Path) -> None:
     assert read.class_ids.tolist() == [1]
     assert read_ground_truth(tmp_path / "images" / "b.jpg", ["a", "b"], 200, 100).boxes.shape == (0, 4)
     (tmp_path / "labels" / "c.txt").write_text("1 0.5 0.25 0.2\n")
-    with pytest.raises(UserError, match=r"c\.txt: a line is not"):
+    with pytest.raises(UserError, match=r"c\.txt, line 1: a line is not"):
         read_ground_truth(tmp_path / "images" / "c.jpg", ["a", "b"], 200, 100)
 
 
@@ -70,7 +71,8 @@ def test_a_data_set_that_cannot_be_used_is_explained(content: str, says: str, tm
 def test_splits_are_read_from_folders_lists_and_list_files(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "b/2.png", "b/notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+        picture = cv2.imencode(".png", np.full((12, 16, 3), 99, np.uint8))[1]
+        (tmp_path / name).write_bytes(picture.tobytes())
     (tmp_path / "list.txt").write_text("./a/1.jpg\nb/2.png\n")
     data = tmp_path / "data.yaml"
     data.write_text("train: [a, b]\nval: list.txt\nnames: {1: y, 0: x}\n")

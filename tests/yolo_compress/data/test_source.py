@@ -32,7 +32,7 @@ def test_a_limit_holds_for_each_split_and_chooses_the_same_images_each_time(tmp_
     recipe.output.mkdir()
     first = prepare_source(recipe, recipe.output, QUIET)
     chosen = read_split(first.description, "train").images
-    assert [path.name for path in chosen] == ["1.png", "4.png", "6.png"]
+    assert [path.resolve().name for path in chosen] == ["1.png", "4.png", "6.png"]
     assert all(path.is_file() for path in chosen)
     assert len(read_split(first.description, "val").images) == 3
     again = prepare_source(recipe, recipe.output, QUIET)
@@ -46,7 +46,9 @@ def test_the_description_is_found_from_any_folder(tmp_path: Path, monkeypatch: p
     recipe = make_recipe(tmp_path / "out", Path("data/squares.yaml"))
     recipe.output.mkdir()
     source = prepare_source(recipe, recipe.output, QUIET)
-    assert yaml.safe_load(source.description.read_text())["path"] == str(tmp_path / "data")
+    assert Path(yaml.safe_load(source.description.read_text())["path"]).is_absolute()
+    found = {path.resolve() for path in read_split(source.description, "val").images}
+    assert found == set((tmp_path / "data" / "val" / "images").resolve().iterdir())
     assert source.name == "squares"
 
 

@@ -282,7 +282,15 @@ def test_class_count_of_model_and_data_must_agree(painted: Path, tmp_path: Path)
         evaluate_model(write_toy_detector(tmp_path / "toy.onnx"), painted)
 
 
-def test_damaged_image_is_named(painted: Path, tmp_path: Path) -> None:
-    (painted.parent / "val" / "images" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"1\.png"):
+def test_what_training_drops_is_not_measured_on(painted: Path, tmp_path: Path) -> None:
+    """Of class 1 the image goes whose object the toy detector cannot see."""
+    (painted.parent / "val" / "labels" / "3.txt").write_text("9 0.5 0.5 0.1 0.1\n")
+    accuracy = evaluate_model(write_toy_detector(tmp_path / "toy.onnx"), painted)
+    assert (accuracy.images, accuracy.ap50) == (3, pytest.approx(1))
+
+
+def test_data_without_any_label_are_not_measured_on(painted: Path, tmp_path: Path) -> None:
+    for path in (painted.parent / "val" / "labels").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no labels for any of the 4 images"):
         evaluate_model(write_toy_detector(tmp_path / "toy.onnx"), painted)
