@@ -269,7 +269,7 @@ def test_a_checkpoint_is_measured_as_its_export(
         ]
         (path.parents[1] / "labels" / f"{path.stem}.txt").write_text("\n".join(rows))
     expected = evaluate_model(model, data)
-    assert expected.ap > 0.95
+    assert expected.ap50 > 0.95  # of boxes that cover the whole image one is left: rows count once
     assert evaluate(checkpoint, data, input_size=size) == expected
     assert evaluate(checkpoint, data, input_size=64) != expected
     with pytest.raises(UserError, match="its own input size"):
