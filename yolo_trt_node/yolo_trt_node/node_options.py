@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, LoadOptions
 from yolo_trt_node.health.diagnostics import Thresholds
+from yolo_trt_node.images.thermal import AUTO, ThermalRange
 from yolo_trt_node.options import Option, Values, build, check_fields, option, options_of
 from yolo_trt_node.projection import Ground
 from yolo_trt_node.tracking import TrackerOptions
@@ -51,6 +52,11 @@ class NodeOptions:
         low=0.01,
         high=1000.0,
     )
+    thermal_range: str = option(
+        AUTO,
+        "Which counts of 16-bit images (thermal cameras) become black and white: auto (the scene's, followed "
+        "slowly), full (0 to 65535), or two counts as in 29000,31000.",
+    )
     tracker: bool = option(
         False, "Follow the objects of each camera: Detection2D.id is the same in every frame."
     )
@@ -72,6 +78,7 @@ class NodeOptions:
             ValueError: one is not allowed.
         """
         check_fields(self)
+        ThermalRange(self.thermal_range)
         frame = self.ground_frame
         if frame and (any(character.isspace() for character in frame) or not frame.strip("/")):
             raise ValueError(

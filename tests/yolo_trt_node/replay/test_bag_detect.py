@@ -14,12 +14,14 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from support import video
 from support.toy_detector import expected_box, paint_cells, write_toy_detector
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector
+from yolo_trt_node.images.reader import ImageReader
 from yolo_trt_node.node import parameters
 from yolo_trt_node.replay import messages
-from yolo_trt_node.replay.bag_detect import main
+from yolo_trt_node.replay.bag_detect import main, read_pictures
 from yolo_trt_node.replay.bags import STORAGES, BagWriter, is_latched, open_bag, typestore
 from yolo_trt_node.replay.journal import Journal
 from yolo_trt_node.tracking import Tracker
@@ -406,3 +408,82 @@ def test_a_parameter_file_that_does_not_fit_is_one_line(tmp_path, flight, capsys
     file.write_text(text)
     assert main([flight, "--params-file", str(file), "-o", str(tmp_path / "out")]) == 1
     assert told in capsys.readouterr().err
+
+
+def thermal(index: int) -> tuple[str, bytes]:
+    """A 16-bit image in a narrow range of counts that wanders."""
+    counts = 29_000 + 40 * index + 3 * picture(index)[..., 2].astype(np.uint16)
+    message = STORE.types[messages.IMAGE_TYPE](
+        header=header(index),
+        height=64,
+        width=64,
+        encoding="16UC1",
+        is_bigendian=0,
+        step=128,
+        data=counts.view(np.uint8).reshape(-1),
+    )
+    return messages.IMAGE_TYPE, bytes(STORE.serialize_cdr(message, messages.IMAGE_TYPE))
+
+
+def frames_of(bag: Path, skip: int) -> list:
+    with open_bag(bag) as opened:
+        readers = {c.topic: ImageReader(10**6) for c in opened.connections}
+        return list(read_pictures(STORE, opened, opened.connections, skip, readers, []))
+
+
+def test_gone_on_half_way_a_thermal_range_is_what_it_would_have_been(tmp_path):
+    bag = write(tmp_path / "bag", {"/thermal/image_raw": thermal}, 8)
+    whole, rest = frames_of(bag, 0), frames_of(bag, 5)
+    assert [p.log_ns for p in rest] == [p.log_ns for p in whole[5:]]
+    for one, other in zip(rest, whole[5:], strict=True):
+        np.testing.assert_array_equal(one.frame.pixels, other.frame.pixels)
+
+
+MAKERS = {
+    messages.COMPRESSED_TYPE: lambda head, index, data: {"header": head, "format": "h264"},
+    messages.FOXGLOVE_VIDEO_TYPE: lambda head, index, data: {
+        "timestamp": head.stamp,
+        "frame_id": head.frame_id,
+        "format": "h264",
+    },
+    messages.PACKET_TYPE: lambda head, index, data: {
+        "header": head,
+        "width": 96,
+        "height": 64,
+        "encoding": "h264",
+        "pts": index,
+        "flags": 0,
+        "is_bigendian": False,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_compressed_video_is_answered_as_its_decoded_frames_are(tmp_path, model, kind):
+    pictures = [
+        cv2.resize(picture(index), (128, 128), interpolation=cv2.INTER_NEAREST) for index in range(12)
+    ]
+    packets = video.encode(pictures, gop=6)
+    with BagWriter(tmp_path / "coded", STORE) as writer:
+        for index, data in packets:
+            fields = MAKERS[kind](header(index), index, data)
+            message = STORE.types[kind](**fields, data=np.frombuffer(data, np.uint8))
+            writer.write("/video", kind, bytes(STORE.serialize_cdr(message, kind)), (100 + index) * SECOND)
+    decoded = frames_of(tmp_path / "coded", 0)
+    assert len(decoded) == len(pictures)
+    # Another start in the middle of the stream gives the same.
+    np.testing.assert_array_equal(frames_of(tmp_path / "coded", 8)[0].frame.pixels, decoded[8].frame.pixels)
+
+    def raw_frame(index: int) -> tuple[str, bytes]:
+        return messages.IMAGE_TYPE, messages.image(STORE, header(index), decoded[index].frame.to_bgr())
+
+    write(tmp_path / "raw", {"/video": raw_frame}, len(pictures))
+    for name in ("coded", "raw"):
+        assert main([str(tmp_path / name), "--model", str(model), "-o", str(tmp_path / f"{name}_found")]) == 0
+    found = []
+    for name in ("coded", "raw"):
+        with open_bag(tmp_path / f"{name}_found") as bag:
+            found.append([bytes(data) for c, _, data in bag.messages() if c.topic == "/video/detections"])
+    assert found[0] == found[1]
+    assert len(found[0]) == len(pictures)
+    assert all(len(data) > 100 for data in found[0]), "each has its box"

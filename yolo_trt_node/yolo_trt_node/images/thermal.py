@@ -34,6 +34,7 @@ class ThermalRange:
         setting: ``auto``, ``full`` or ``LOW,HIGH`` in counts.
         low: the count that becomes black; it follows the images where the setting is ``auto``.
         high: the count that becomes white.
+        used: whether there was an image of 16 bits.
     """
 
     def __init__(self, setting: str = AUTO) -> None:
@@ -44,6 +45,7 @@ class ThermalRange:
         """
         self.setting = setting.strip().strip("[]") if setting not in (AUTO, FULL) else setting
         self.low, self.high = 0.0, 65535.0
+        self.used = False
         self._stamp_s: float | None = None
         self._table: tuple[tuple[int, int], NDArray[np.uint8]] | None = None
         if self.setting not in (AUTO, FULL):
@@ -56,6 +58,7 @@ class ThermalRange:
             values: the image.
             stamp_s: the image's stamp in seconds, by which ``auto`` follows the scene; None where unknown.
         """
+        self.used = True
         if self.setting == FULL:
             return full_range(values)
         if self.setting == AUTO:
@@ -66,6 +69,11 @@ class ThermalRange:
             grays = (np.arange(65536) - low) * (255 / max(1, high - low))
             self._table = limits, np.rint(grays.clip(0, 255)).astype(np.uint8)
         return self._table[1][values]
+
+    def __str__(self) -> str:
+        """Say which counts become black and white."""
+        limits = f"counts {self.low:.0f} to {self.high:.0f}"
+        return f"{limits} become black to white (thermal_range: {self.setting})"
 
     def _follow(self, values: NDArray[np.uint16], stamp_s: float | None) -> None:
         low, high = _range_of(values)

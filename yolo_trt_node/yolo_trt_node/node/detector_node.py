@@ -248,7 +248,10 @@ class DetectorNode(LifecycleNode):
 
     def _activate(self) -> None:
         assert self._detector is not None
-        pipeline = Pipeline(self, self._detector, self._cameras, self._live, self._settings.node.max_pixels)
+        node = self._settings.node
+        pipeline = Pipeline(
+            self, self._detector, self._cameras, self._live, node.max_pixels, node.thermal_range
+        )
         self._worker = Worker(
             pipeline.process,
             sources=len(self._cameras),

@@ -19,6 +19,7 @@ from yolo_trt_node.drawing import draw_detections
 from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.messages import frame_from_message
+from yolo_trt_node.images.thermal import AUTO, ThermalRange
 from yolo_trt_node.node.camera import Camera, ImageMessage
 from yolo_trt_node.node.messages import (
     detection_array,
@@ -43,6 +44,7 @@ class Pipeline:
         cameras: Sequence[Camera],
         live: Callable[[], LiveOptions],
         max_pixels: int,
+        thermal_range: str = AUTO,
     ) -> None:
         """Use a loaded detector.
 
@@ -52,12 +54,15 @@ class Pipeline:
             cameras: in the order of their numbers.
             live: gives what may change at run time, as it is now.
             max_pixels: compressed images with more are refused.
+            thermal_range: which counts of 16-bit images become black and white (`ThermalRange`).
         """
         self._node = node
         self._detector = detector
         self._cameras = cameras
         self._live = live
         self._max_pixels = max_pixels
+        self._thermal = [ThermalRange(thermal_range) for _ in cameras]
+        self._ranges_said: set[int] = set()
         self._message: Callable[..., Detection2DArray | bytes] = serialized_detections
         if not serialization_fits():
             self._message = detection_array
@@ -74,7 +79,8 @@ class Pipeline:
             camera = self._cameras[number]
             started = time.perf_counter()
             try:
-                frame = frame_from_message(message, self._max_pixels)
+                frame = frame_from_message(message, self._max_pixels, self._thermal[number])
+                self._say_range(number)
             except ImageError as error:
                 self._unreadable(camera, error.reason, str(error))
             except Exception:
@@ -128,6 +134,12 @@ class Pipeline:
         if annotated.get_subscription_count():
             picture = draw_detections(frame.to_bgr(), detections, self._detector.card.names)
             annotated.publish(image_message(header, picture))
+
+    def _say_range(self, number: int) -> None:
+        """Log once how a camera's 16-bit counts become grays."""
+        if self._thermal[number].used and number not in self._ranges_said:
+            self._ranges_said.add(number)
+            self._node.get_logger().info(f"{self._cameras[number].topic}: {self._thermal[number]}")
 
     def _unreadable(self, camera: Camera, reason: str, text: str) -> None:
         """Count an image, and log why; for the same reason only after a while: a broken camera repeats it."""

@@ -39,6 +39,8 @@ from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 from yolo_trt_node.images.errors import ImageError
+from yolo_trt_node.images.reader import ImageReader
+from yolo_trt_node.images.thermal import AUTO
 from yolo_trt_node.node_options import NODE_OPTIONS, Settings
 from yolo_trt_node.options import add_arguments
 from yolo_trt_node.params_file import add_params_file, option_values
@@ -52,13 +54,13 @@ from yolo_trt_node.tracking import Tracker, TrackerOptions
 OPTIONS = tuple(
     option
     for option in NODE_OPTIONS
-    if option.field in {"model", "max_megapixels", "tracker"}
+    if option.field in {"model", "max_megapixels", "thermal_range", "tracker"}
     or option.field in DetectorOptions.__dataclass_fields__
     or option.name.startswith("tracker_")
 )
 """The node's options that mean something without a node."""
 
-_FORMAT = 2  # of the journal and what lies in it
+_FORMAT = 3  # of the journal and what lies in it
 _COMPRESSED = "/compressed"
 _TERMINAL_PERIOD_S = 0.5
 _LOG_PERIOD_S = 10.0
@@ -98,6 +100,7 @@ def detect_in_bag(
     topics: Sequence[str] = (),
     storage: str = "mcap",
     max_pixels: int = 64_000_000,
+    thermal_range: str = AUTO,
 ) -> Result:
     """Detect in every image of a bag; go on with a run that was broken off.
 
@@ -110,6 +113,7 @@ def detect_in_bag(
         topics: image topics; without any all of them.
         storage: one of `bags.STORAGES`.
         max_pixels: compressed images with more are not read.
+        thermal_range: which counts of 16-bit images become black and white (`ThermalRange`).
 
     Raises:
         BagError: a bag cannot be read or written.
@@ -133,6 +137,7 @@ def detect_in_bag(
             "tracker": tracking and asdict(tracking),
             "backend": detector.backend,
             "max_pixels": max_pixels,
+            "thermal_range": thermal_range,
         }
         work.mkdir(parents=True, exist_ok=True)
         with Journal(work / "answers.sqlite3", json.loads(json.dumps(identity))) as journal:
@@ -140,8 +145,9 @@ def detect_in_bag(
             damage: list[str] = []
             # Trackers have to see again what they saw before the run was broken off.
             skip = journal.count if tracking is None else 0
+            readers = {c.topic: ImageReader(max_pixels, thermal_range) for c in connections}
             pictures = read_ahead(
-                read_pictures(store, bag, connections, skip, max_pixels, damage), 2 * options.max_batch
+                read_pictures(store, bag, connections, skip, readers, damage), 2 * options.max_batch
             )
             ids = itertools.count(1)
             trackers = {} if tracking is None else {c.topic: Tracker(tracking, ids) for c in connections}
@@ -169,18 +175,46 @@ def read_pictures(
     bag: Reader,
     connections: Sequence[Connection],
     skip: int,
-    max_pixels: int,
+    readers: Mapping[str, ImageReader],
     damage: list[str],
 ) -> Iterator[Picture]:
-    """Decode the images of a bag, but for the first few; it ends where the bag is damaged, and says so."""
-    try:
-        for connection, log_ns, data in islice(read_messages(bag, connections), skip, None):
+    """Decode the images of a bag, but for the first few; it ends where the bag is damaged, and says so.
+
+    Args:
+        store: the message types.
+        bag: open.
+        connections: the image topics.
+        skip: how many pictures are not wanted. They are decoded only where others build on them.
+        readers: one for each topic, without a message read.
+        damage: gets what is wrong with the bag.
+    """
+    begun: set[str] = set()
+    made = 0
+
+    def pictures() -> Iterator[Picture]:
+        for connection, log_ns, data in read_messages(bag, connections):
+            topic, reader = connection.topic, readers[connection.topic]
+            if made < skip and topic in begun and not reader.remembers:
+                yield Picture(topic, log_ns, None, None, "")
+                continue
+            begun.add(topic)
             try:
-                header, frame = messages.frame_from_cdr(store, connection.msgtype, data, max_pixels)
+                message = messages.from_cdr(store, connection.msgtype, data)
+                found = reader.read(message, (messages.header_of(store, message), log_ns))
             except ImageError as error:
-                yield Picture(connection.topic, log_ns, None, None, error.reason)
+                yield Picture(topic, log_ns, None, None, error.reason)
             else:
-                yield Picture(connection.topic, log_ns, header, frame, "")
+                yield from (Picture(topic, at_ns, header, frame, "") for (header, at_ns), frame in found)
+        for topic, reader in readers.items():
+            yield from (
+                Picture(topic, at_ns, header, frame, "") for (header, at_ns), frame in reader.finish()
+            )
+
+    try:
+        for picture in pictures():
+            made += 1
+            if made > skip:
+                yield picture
     except BagError as error:
         damage.append(str(error))
 
@@ -351,6 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             topics=given.topics,
             storage=given.storage,
             max_pixels=settings.node.max_pixels,
+            thermal_range=settings.node.thermal_range,
         )
     except (BagError, ModelError, ValueError) as error:
         print(f"bag_detect: {error}", file=sys.stderr)

@@ -32,6 +32,16 @@ STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 # CDR encapsulation (4 bytes), then the header's stamp: sec int32, nanosec uint32.
 _STAMP_OFFSET = 4
 _DEFINITIONS = Path(__file__).parent / "vision_msgs"
+# Compressed images and video of others; a bag's own definitions of them are the same.
+_FOXGLOVE = "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
+_VIDEO_TYPES = {
+    "foxglove_msgs/msg/CompressedImage": _FOXGLOVE,
+    "foxglove_msgs/msg/CompressedVideo": _FOXGLOVE,
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": (
+        "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\nuint8 flags\n"
+        "bool is_bigendian\nuint8[] data\n"
+    ),
+}
 # The version that Humble's rosbag2 reads too: from 9 on it stumbles over how the QoS is written.
 _BAG_VERSION = 8
 _ANY_TIME = QosTime(0, 0)
@@ -42,11 +52,13 @@ class BagError(ValueError):
 
 
 def typestore() -> Any:
-    """Return the message types of Jazzy, and those of vision_msgs."""
+    """Return the message types of Jazzy, those of vision_msgs, and those of compressed video."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = {}
     for file in sorted(_DEFINITIONS.glob("*.msg")):
         types.update(get_types_from_msg(file.read_text(), f"vision_msgs/msg/{file.stem}"))
+    for name, definition in _VIDEO_TYPES.items():
+        types.update(get_types_from_msg(definition, name))
     store.register(types)
     return store
 

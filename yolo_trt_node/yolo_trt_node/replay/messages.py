@@ -14,7 +14,10 @@ from yolo_trt_node.images.frames import Frame
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
-IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE)
+PACKET_TYPE = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+FOXGLOVE_IMAGE_TYPE = "foxglove_msgs/msg/CompressedImage"
+FOXGLOVE_VIDEO_TYPE = "foxglove_msgs/msg/CompressedVideo"
+IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE, FOXGLOVE_IMAGE_TYPE, FOXGLOVE_VIDEO_TYPE, PACKET_TYPE)
 DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
 LABEL_INFO_TYPE = "vision_msgs/msg/LabelInfo"
 VISION_INFO_TYPE = "vision_msgs/msg/VisionInfo"
@@ -27,18 +30,34 @@ def header(store: Any, stamp_ns: int, frame_id: str) -> Any:
     return store.types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
 
+def from_cdr(store: Any, kind: str, data: bytes) -> Any:
+    """Return a serialised message of a type.
+
+    Raises:
+        ImageError: the bytes are no such message.
+    """
+    try:
+        return store.deserialize_cdr(data, kind)
+    # The library raises errors of many kinds for bytes that are no such message.
+    except Exception as error:
+        raise ImageError("corrupt message", f"{len(data)} bytes are no {kind}: {error}") from error
+
+
+def header_of(store: Any, message: Any) -> Any:
+    """Return an image message's header; foxglove's messages have its parts instead."""
+    if hasattr(message, "header"):
+        return message.header
+    return store.types["std_msgs/msg/Header"](stamp=message.timestamp, frame_id=message.frame_id)
+
+
 def frame_from_cdr(store: Any, kind: str, data: bytes, max_pixels: int) -> tuple[Any, Frame]:
-    """Return the header and the pixels of a serialised image of one of `IMAGE_TYPES`, as the node reads them.
+    """Return the header and the pixels of a serialised still image of one of `IMAGE_TYPES`.
 
     Raises:
         ImageError: it cannot be read, or is compressed and has more pixels than allowed.
     """
-    try:
-        message = store.deserialize_cdr(data, kind)
-    # The library raises errors of many kinds for bytes that are no such message.
-    except Exception as error:
-        raise ImageError("corrupt message", f"{len(data)} bytes are no {kind}: {error}") from error
-    return message.header, images.frame_from_message(message, max_pixels)
+    message = from_cdr(store, kind, data)
+    return header_of(store, message), images.frame_from_message(message, max_pixels)
 
 
 def image(store: Any, header: Any, pixels: NDArray[np.uint8]) -> bytes:
