@@ -1,4 +1,5 @@
 # make demo      scenes -> compress -> fly over DDS -> demo/report.html
+# make demo-landing  a simulated vehicle lands by what its camera sees -> demo-landing/landing.png
 # make test      the whole test suite
 # make demo-real the same flight with real aerial images: UAV_DATA=<folder> make demo-real
 # make test-old  the tests without ROS at the old end: Python 3.10, NumPy 1.21, OpenCV 4.5
@@ -16,7 +17,7 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real test test-old soak ptx lint docs image clean
+.PHONY: help setup demo demo-real demo-landing test test-old soak ptx lint docs image clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -29,6 +30,9 @@ demo: setup
 
 demo-real: setup
 	@$(ENV) exec python -m yolo_compress.demo --real
+
+demo-landing: setup
+	@$(ENV) exec python -m landing_demo $(ARGS)
 
 # Tests that talk over DDS come first and alone: they wait more than they compute, and a busy machine makes them
 # wait too long. The others share two cores. One that fails is tried once more, and the summary says so.
@@ -78,4 +82,4 @@ image:
 	@$(ENV) exec python docker/try_image.py --bag demo/flight --model demo/model.onnx $(ARGS)
 
 clean:
-	rm -rf demo demo-real runs site ros2_ws/build ros2_ws/install ros2_ws/log
+	rm -rf demo demo-real demo-landing runs site ros2_ws/build ros2_ws/install ros2_ws/log

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from yolo_autonomy.frames import Mount
-from yolo_autonomy.landing import History, Sighting, Vehicle
+from yolo_autonomy.landing import History, Sighting, Vehicle, is_cut
 
 FOCAL, WIDTH, HEIGHT = 500.0, 640, 480
 MS = 1_000_000
@@ -118,6 +118,20 @@ def test_a_box_without_rays_is_no_sight():
 def test_an_unknown_way_to_the_distance_is_refused():
     with pytest.raises(ValueError, match="distance_from is 'sonar'; it must be one of position, rangefinder"):
         Sighting(distance_from="sonar")
+
+
+@pytest.mark.parametrize(
+    ("where", "cut"),
+    [
+        ((320, 240, 50, 50), False),
+        ((25, 240, 50, 50), True),
+        ((27, 240, 50, 50), False),
+        ((614, 240, 50, 50), True),
+        ((320, 240, 50, 478), True),
+    ],
+)
+def test_a_box_at_the_pictures_edge_has_another_center_than_its_target(where, cut):
+    assert is_cut(where, (WIDTH, HEIGHT)) == cut
 
 
 class TestHistory:

@@ -205,5 +205,19 @@ class Sighting:
         return drop / sinks if drop > 0 else None
 
 
+def is_cut(box: tuple[float, float, float, float], size: tuple[int, int], margin: float = 2.0) -> bool:
+    """Tell whether the picture's edge cuts a box off, so that its center is not the target's.
+
+    Args:
+        box: center x, center y, width, height in pixels.
+        size: the picture's width and height in pixels.
+        margin: how near to the edge it may come, pixels.
+    """
+    return any(
+        at - side / 2 < margin or at + side / 2 > whole - margin
+        for at, side, whole in zip(box[:2], box[2:], size, strict=True)
+    )
+
+
 def _angle(a: Floats, b: Floats) -> float:
     return math.acos(min(1.0, float(a @ b)))

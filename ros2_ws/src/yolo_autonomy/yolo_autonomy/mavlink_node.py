@@ -15,7 +15,7 @@ from vision_msgs.msg import Detection2D
 from yolo_trt_node.projection import PinholeCamera, ProjectionError
 
 from yolo_autonomy.frames import Mount
-from yolo_autonomy.landing import Sighting
+from yolo_autonomy.landing import Sighting, is_cut
 from yolo_autonomy.mavlink import PARAMETERS, Link
 from yolo_autonomy.nodes import LATCHED, NEWEST, RELIABLE, AdapterNode, Values, candidate, run, stamp_ns
 from yolo_autonomy.parameters import within
@@ -104,7 +104,8 @@ class MavlinkTarget(AdapterNode):
             )
             return
         stamp = stamp_ns(message.header.stamp)
-        if not 0 <= stamp - self._landed_ns < 1e9 / self._rate_hz:
+        size = camera.width, camera.height
+        if not is_cut(item.box, size) and not 0 <= stamp - self._landed_ns < 1e9 / self._rate_hz:
             link.pump()  # what the autopilot said of this moment may just have come
             sight = self._sighting.sight(stamp, item.box, camera.rays, link.vehicle)
             if sight is not None:
@@ -112,7 +113,7 @@ class MavlinkTarget(AdapterNode):
                 link.send_landing_target(sight, self._autopilot)
         if self._tracking_hz > 0 and not 0 <= stamp - self._shown_ns < 1e9 / self._tracking_hz:
             self._shown_ns = stamp
-            link.send_tracking(item.box, (camera.width, camera.height))
+            link.send_tracking(item.box, size)
 
     def _on_state(self, message: String) -> None:
         if message.data not in (TRACKING, COASTING) and self._link is not None and self._tracking_hz > 0:
