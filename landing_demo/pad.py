@@ -147,12 +147,13 @@ class Site:
         return np.column_stack([(pixels - middle) / self._focal, np.ones(len(pixels))])
 
 
-# Where the pixels are purple, the rectangle around them all is the one answer.
+# Where the pixels are purple, the rectangle around them all is the first anchor's answer; the others, one a
+# cell of 8 x 8 pixels as in every such detector, answer nothing.
 _GRAPH = """
 <ir_version: 8, opset_import: ["": 17]>
 pads (float[batch, 3, height, width] images) => (float[batch, 5, anchors] output0)
 <float zero = {0.0}, float one = {1.0}, float half = {0.5}, float least = {0.18},
- int64 down = {2}, int64 across = {3}, int64[1] last = {3}>
+ int64 down = {2}, int64 across = {3}, int64[1] last = {3}, int64[6] rest = {0, 0, 0, 0, 0, CELLS}>
 {
     smooth = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [1, 1]> (images)
     red, green, blue = Split <axis = 1> (smooth)
@@ -195,14 +196,16 @@ pads (float[batch, 3, height, width] images) => (float[batch, 5, anchors] output
     h_raw = Sub (bottom, top)
     h = Mul (h_raw, score)
     answer = Concat <axis = 1> (x, y, w, h, score)
-    output0 = Squeeze (answer, last)
+    box = Squeeze (answer, last)
+    output0 = Pad (box, rest, zero)
 }
 """
 
 
 def write_pad_detector(path: Path, size: tuple[int, int]) -> Path:
     """Write an ONNX detector of the pad, for pictures of a width and height in pixels (multiples of 8)."""
-    model = onnx.parser.parse_model(_GRAPH)
+    cells = size[0] * size[1] // 64
+    model = onnx.parser.parse_model(_GRAPH.replace("CELLS", str(cells - 1)))
     card = {
         "format_version": 1,
         "task": "detect",
