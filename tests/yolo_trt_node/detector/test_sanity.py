@@ -86,7 +86,10 @@ def test_a_score_beyond_one_is_told_on_every_frame():
     assert check_scores(np.array([np.nan], np.float32))
 
 
-def switching(path, first: np.ndarray, second: np.ndarray):
+ON_CPU = DetectorOptions(backend="onnxruntime")
+
+
+def switching(path, first: np.ndarray, second: np.ndarray, options: DetectorOptions = ON_CPU):
     """A detector that answers ``first`` for a black image, and ``second`` for a white one."""
     graph = helper.make_graph(
         [
@@ -107,14 +110,15 @@ def switching(path, first: np.ndarray, second: np.ndarray):
     entry = model.metadata_props.add()
     entry.key, entry.value = "model_card", json.dumps(model_card(64, 64, names=["a", "b"], stride=32))
     onnx.save(model, path)
-    return Detector.load(path, DetectorOptions(backend="onnxruntime"))
+    return Detector.load(path, options)
 
 
 BLACK, WHITE = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
 
 
 def test_a_model_with_nan_is_refused_when_it_is_prepared(tmp_path):
-    detector = switching(tmp_path / "m.onnx", changed(raw(), (5, 5), np.nan), raw())
+    options = DetectorOptions(backend="onnxruntime", load_timeout_s=0.0)
+    detector = switching(tmp_path / "m.onnx", changed(raw(), (5, 5), np.nan), raw(), options)
     with pytest.raises(ModelError, match=r"m\.onnx .*NaN or infinite.*yolo-compress export"):
         detector.prepare(64, 64)
 

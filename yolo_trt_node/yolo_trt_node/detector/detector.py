@@ -20,6 +20,7 @@ from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
 from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, parse_shape
 from yolo_trt_node.detector.sanity import FRAMES, absurdity, check_scores
 from yolo_trt_node.detector.tiling import ViewPlan, Window, merge_views, plan_views
+from yolo_trt_node.detector.trial import first_load
 from yolo_trt_node.images.frames import Frame
 
 # Cameras of more shapes than this on one detector share; the one unused longest is compiled again.
@@ -98,12 +99,17 @@ class Detector:
         """
         options = options or DetectorOptions()
         file = Path(path).expanduser()
-        model, reason = open_model(file, backend=options.backend, options=options)
         try:
+            model, reason = open_model(file, backend=options.backend, options=options)
             card = read_card(model.metadata, model.inputs, model.outputs)
+            detector = cls(file, model, card, options, reason)
+            first_load(file, model.backend, card, options)
         except ModelError as error:
-            raise ModelError(f"{file}: {error}") from error
-        return cls(file, model, card, options, reason)
+            raise error if str(file) in str(error) else ModelError(f"{file}: {error}") from error
+        # A file of a stranger raises what its reader meets; whoever loads it gets one error that names it.
+        except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError) as error:
+            raise ModelError(f"{file} cannot be used: {type(error).__name__}: {error}") from error
+        return detector
 
     @property
     def score_threshold(self) -> float:

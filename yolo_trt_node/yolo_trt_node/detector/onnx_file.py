@@ -58,6 +58,7 @@ class OnnxHeader:
         weight_type: element type of most of its floating-point weights, ``float32`` or ``float16``.
         external: names of the files beside it that hold weights.
         suppresses: the suppression is inside the graph, as ONNX's operator NonMaxSuppression.
+        free: of the first input the names of its free dimensions, by position; empty for the others.
     """
 
     metadata: dict[str, str]
@@ -67,6 +68,7 @@ class OnnxHeader:
     weight_type: str
     external: tuple[str, ...]
     suppresses: bool
+    free: tuple[str, ...] = ()
 
     @property
     def precision(self) -> str:
@@ -154,6 +156,7 @@ class _Reader:
     fields: int = 0
     external: set[str] = field(default_factory=set)
     operators: set[str] = field(default_factory=set)
+    free: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def model(self, message: memoryview) -> OnnxHeader:
         metadata: dict[str, str] = {}
@@ -200,6 +203,7 @@ class _Reader:
             "float16" if half else "float32",
             tuple(sorted(self.external)),
             "NonMaxSuppression" in self.operators,
+            next((self.free[spec.name] for spec in inputs if spec.name not in initialisers), ()),
         )
 
     def _graph(self, message: memoryview, depth: int) -> None:
@@ -248,6 +252,7 @@ class _Reader:
 
     def _value_info(self, message: memoryview) -> TensorSpec:
         name, dtype, shape = "", "nothing", []
+        free: list[str] = []
         for number, value in self._fields(message):
             if number == 1:
                 name = _text(value)
@@ -262,10 +267,13 @@ class _Reader:
                         dimensions = [_message(entry) for _, entry in self._fields(_message(content))]
                         if len(dimensions) > _MAX_RANK:
                             raise ValueError(f"{name[:80]} has {len(dimensions)} dimensions")
-                        shape = [dict(self._fields(dimension)).get(1) for dimension in dimensions]
+                        parts = [dict(self._fields(dimension)) for dimension in dimensions]
+                        shape = [entry.get(1) for entry in parts]
+                        free = [_text(entry.get(2, 0)) for entry in parts]
         sizes = tuple(None if d is None else _number(d) for d in shape)
         if any(size is not None and size >= 1 << 62 for size in sizes):
             raise ValueError(f"{name[:80]} has a dimension below zero")
+        self.free[name] = tuple(free)
         return TensorSpec(name, dtype, sizes)
 
     def _texts(self, message: memoryview) -> dict[int, str]:

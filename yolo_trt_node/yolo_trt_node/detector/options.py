@@ -16,6 +16,7 @@ comes to OpenVINO, since ONNX Runtime passes.
 """
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
+SPINNING = ("auto", "run", "always", "never")
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 
 
@@ -74,6 +75,25 @@ class LoadOptions:
     )
     threads: int = option(
         0, "CPU threads for inference; 0: one per core that the process may use.", low=0, high=256
+    )
+    onnxruntime_spinning: str = option(
+        "auto",
+        "Whether ONNX Runtime's threads wait by spinning: inside a run, always, never, or auto: inside a run "
+        "while other processes leave the cores for it.",
+        choices=SPINNING,
+    )
+    load_timeout_s: float = option(
+        120.0,
+        "Seconds that a model which this machine sees for the first time may take to load and run once, in a "
+        "process of its own; 0.0: load it at once, without limits.",
+        low=0.0,
+        high=86_400.0,
+    )
+    load_memory_mb: int = option(
+        4096,
+        "Memory in MiB that such a model may take there.",
+        low=64,
+        high=1_048_576,
     )
     max_batch: int = option(
         1, "At most N images or tiles go through the network at once; it bounds the memory.", low=1, high=256

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from yolo_trt_node.detector import cpu
 from yolo_trt_node.detector.backends import BackendUnavailable
-from yolo_trt_node.detector.card import ModelError, TensorSpec
+from yolo_trt_node.detector.card import ModelError
 from yolo_trt_node.detector.onnx_file import read_header
 from yolo_trt_node.detector.options import LoadOptions
+
+_LOG = logging.getLogger(__name__)
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _FATAL_ONLY = 4
@@ -23,6 +28,9 @@ _PROVIDERS = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+# What the words of the option onnxruntime_spinning are as ONNX Runtime's settings: spin, stop after a run.
+_SPINNING = {"always": ("1", "0"), "run": ("1", "1"), "never": ("0", "0")}
+_FOLLOW_PERIOD_S = 5.0
 _GPU_ADVICE = (
     "replace the package onnxruntime by onnxruntime-gpu (on a Jetson by NVIDIA's wheel for its JetPack), "
     "or set "
@@ -43,7 +51,7 @@ class OnnxModel:
     backend = "onnxruntime"
 
     def __init__(self, path: Path, options: LoadOptions) -> None:
-        """Read the file without optimising the graph yet.
+        """Read the file's header; nothing is loaded yet.
 
         Args:
             path: the ONNX file.
@@ -51,22 +59,22 @@ class OnnxModel:
 
         Raises:
             BackendUnavailable: this ONNX Runtime lacks the provider, or the file the precision.
-            ModelError: the file is no ONNX model that this ONNX Runtime can read.
+            ModelError: the file is no ONNX model.
         """
         self._path = path
-        self._threads = options.threads or len(os.sched_getaffinity(0))
+        self._threads = cpu.threads_for(options.threads)
+        self._spinning = options.onnxruntime_spinning
         self._provider = options.onnxruntime_provider
         first = _PROVIDERS[options.onnxruntime_provider][0]
         if first not in onnxruntime.get_available_providers():
             raise BackendUnavailable(f"onnxruntime {onnxruntime.__version__} has no {first}", _GPU_ADVICE)
-        graph = self._options()
-        graph.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        probe = self._open(graph, ["CPUExecutionProvider"])
-        self.metadata: Mapping[str, str] = dict(probe.get_modelmeta().custom_metadata_map)
-        self.inputs = tuple(map(_spec, probe.get_inputs()))
-        self.outputs = tuple(map(_spec, probe.get_outputs()))
+        header = read_header(path)
+        self.metadata: Mapping[str, str] = header.metadata
+        self.inputs = header.inputs
+        self.outputs = header.outputs
         # The names of free dimensions, by position: what `session` pins down.
-        self._free = [d if isinstance(d, str) else None for d in probe.get_inputs()[0].shape]
+        self._free = header.free
+        self._held = header.precision
         self._precision = self._resolve(options.precision)
 
     def session(self, height: int, width: int) -> OnnxSession:
@@ -78,9 +86,24 @@ class OnnxModel:
         Raises:
             BackendUnavailable: the provider does not start (a driver or CUDA library is missing).
         """
-        options = self._options()
+        follower = None
+        spinning = self._spinning
+        if spinning == "auto":
+            follower = _Follower(self._threads)
+            spinning = follower.spinning
+        session = self._compile(height, width, spinning)
+        _LOG.info("onnxruntime: %d threads, spinning: %s (%s)", self._threads, spinning, self._why(follower))
+        if follower is not None:
+            follower.make = lambda wanted: self._compile(height, width, wanted)
+        return OnnxSession(session, self._precision, follower)
+
+    def _why(self, follower: _Follower | None) -> str:
+        return "as asked" if follower is None else follower.reason
+
+    def _compile(self, height: int, width: int, spinning: str) -> onnxruntime.InferenceSession:
+        options = self._options(spinning)
         for name, size in zip(self._free[2:], (height, width), strict=False):
-            if name is not None:
+            if name:
                 options.add_free_dimension_override_by_name(name, size)
         names = _PROVIDERS[self._provider]
         providers: list[Any] = list(names)
@@ -96,14 +119,14 @@ class OnnxModel:
                 "is missing",
                 _GPU_ADVICE,
             )
-        return OnnxSession(session, self._precision)
+        return session
 
     def close(self) -> None:
         """Nothing to give back."""
 
     def _resolve(self, wanted: str) -> str:
         """Return the precision in force: ONNX Runtime computes in what the file holds."""
-        held = read_header(self._path).precision
+        held = self._held
         if wanted in ("auto", held) or (self._provider == "tensorrt" and wanted == "fp16"):
             # TensorRT's provider alone can turn an fp32 file into an fp16 engine.
             return held if wanted == "auto" else wanted
@@ -112,13 +135,15 @@ class OnnxModel:
             f"export the model in {wanted}, or set precision to auto",
         )
 
-    def _options(self) -> onnxruntime.SessionOptions:
+    def _options(self, spinning: str) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _FATAL_ONLY  # what fails is raised, and told by us
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        # Spinning threads answer about 10 % sooner and burn the CPU that the rest of the drone needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        spin, stop = _SPINNING[spinning]
+        options.add_session_config_entry("session.intra_op.allow_spinning", spin)
+        # Without it threads go on spinning between two images, on cores that the rest of the drone needs.
+        options.add_session_config_entry("session.force_spinning_stop", stop)
         return options
 
     def _open(
@@ -143,10 +168,19 @@ class OnnxSession:
         precision: the precision in force.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, precision: str) -> None:
-        """Take a session of a model with one input and one output."""
+    def __init__(
+        self, session: onnxruntime.InferenceSession, precision: str, follower: _Follower | None = None
+    ) -> None:
+        """Take a session of a model with one input and one output.
+
+        Args:
+            session: the session.
+            precision: the precision in force.
+            follower: makes another one where the machine's load asks for it.
+        """
         self.precision = precision
         self._session: onnxruntime.InferenceSession | None = session
+        self._follower = follower
         self._input = session.get_inputs()[0].name
         self._dtype = np.dtype(_DTYPES[session.get_inputs()[0].type])
 
@@ -154,14 +188,71 @@ class OnnxSession:
         """Run a batch N x 3 x height x width float32; return the prediction, N first, float32."""
         if self._session is None:
             raise RuntimeError("the session is closed")
+        if self._follower is not None:
+            self._session = self._follower.follow(self._session)
         (prediction,) = self._session.run(None, {self._input: batch.astype(self._dtype, copy=False)})
         return np.asarray(prediction, np.float32)
 
     def close(self) -> None:
         """Let ONNX Runtime's session go."""
-        self._session = None
+        self._session = self._follower = None
 
 
-def _spec(value: onnxruntime.NodeArg) -> TensorSpec:
-    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
-    return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)
+class _Follower:
+    """Decides whether the threads spin, and makes a new session where the load of the machine changes.
+
+    Attributes:
+        spinning: what is in force, ``run`` or ``never``.
+        reason: why, in words.
+        make: makes a session for one of these.
+    """
+
+    make: Callable[[str], onnxruntime.InferenceSession]
+
+    def __init__(self, threads: int) -> None:
+        """Decide by what the machine did since this module was imported."""
+        self._threads = threads
+        self._last = _AT_IMPORT
+        self._next_s = time.monotonic() + _FOLLOW_PERIOD_S
+        self._made: onnxruntime.InferenceSession | None = None
+        self._maker: threading.Thread | None = None
+        self.spinning, self.reason = self._decide(spinning=False)
+
+    def follow(self, session: onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:
+        """Return the session to use: the one given, or another that has been made beside it."""
+        made, self._made = self._made, None
+        if made is not None:
+            session = made
+            _LOG.info("onnxruntime: spinning is now %s (%s)", self.spinning, self.reason)
+        now = time.monotonic()
+        if now >= self._next_s and not (self._maker is not None and self._maker.is_alive()):
+            self._next_s = now + _FOLLOW_PERIOD_S
+            wanted, reason = self._decide(spinning=self.spinning == "run")
+            if wanted != self.spinning:
+                # Beside the images, which the session in use goes on with.
+                self._maker = threading.Thread(target=self._remake, args=(wanted, reason), daemon=True)
+                self._maker.start()
+        return session
+
+    def _remake(self, wanted: str, reason: str) -> None:
+        try:
+            made = self.make(wanted)
+        except Exception:  # the session in use still serves
+            _LOG.exception("onnxruntime: no session with spinning %s", wanted)
+            return
+        self.spinning, self.reason, self._made = wanted, reason, made
+
+    def _decide(self, *, spinning: bool) -> tuple[str, str]:
+        now = cpu.sample()
+        before, self._last = self._last, now
+        if now is None or before is None:
+            return "never", "auto; the system does not tell how busy it is"
+        cores, others = cpu.usable_cores(), cpu.others_cores(before, now)
+        spin = cpu.may_spin(self._threads, cores, others, spinning)
+        return (
+            "run" if spin else "never",
+            f"auto: {cores:g} cores, {others:.1f} of them busy with other processes",
+        )
+
+
+_AT_IMPORT = cpu.sample()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from yolo_trt_node.detector import cpu
 from yolo_trt_node.detector.backends import BackendUnavailable
-from yolo_trt_node.detector.card import ModelError, TensorSpec
+from yolo_trt_node.detector.card import ModelError
 from yolo_trt_node.detector.onnx_file import read_header
 from yolo_trt_node.detector.options import LoadOptions
 
@@ -38,7 +38,7 @@ class OpenVinoModel:
     backend = "openvino"
 
     def __init__(self, path: Path, options: LoadOptions) -> None:
-        """Read the file.
+        """Read the file's header; nothing is compiled yet.
 
         Args:
             path: the ONNX file.
@@ -55,14 +55,12 @@ class OpenVinoModel:
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": options.threads or len(os.sched_getaffinity(0)),
+            "INFERENCE_NUM_THREADS": cpu.threads_for(options.threads),
             "INFERENCE_PRECISION_HINT": hint,
         }
-        model = self._read()
         self.metadata: Mapping[str, str] = header.metadata
-        # The file's own names and order; OpenVINO may rename tensors.
-        self.inputs = tuple(map(_spec, model.inputs))
-        self.outputs = tuple(map(_spec, model.outputs))
+        self.inputs = header.inputs
+        self.outputs = header.outputs
 
     def session(self, height: int, width: int) -> OpenVinoSession:
         """Compile for an input height and width in pixels; a batch size is compiled when it first comes."""
@@ -166,9 +164,3 @@ def _precision(compiled: Any) -> str:
     if counts:
         return counts.most_common(1)[0][0]
     return _NAMES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
-
-
-def _spec(value: Any) -> TensorSpec:
-    shape = tuple(d.get_length() if d.is_static else None for d in value.partial_shape)
-    kind = value.element_type.get_type_name()
-    return TensorSpec(value.any_name, _DTYPES.get(kind, kind), shape)
