@@ -105,7 +105,9 @@ class Detector:
             detector = cls(file, model, card, options, reason)
             first_load(file, model.backend, card, options)
         except ModelError as error:
-            raise error if str(file) in str(error) else ModelError(f"{file}: {error}") from error
+            if str(file) in str(error):
+                raise
+            raise ModelError(f"{file}: {error}") from error
         # A file of a stranger raises what its reader meets; whoever loads it gets one error that names it.
         except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError) as error:
             raise ModelError(f"{file} cannot be used: {type(error).__name__}: {error}") from error

@@ -32,6 +32,7 @@ from yolo_trt_node.node.camera import Camera, ImageMessage
 from yolo_trt_node.node.ground import GroundProjection
 from yolo_trt_node.node.health import Health
 from yolo_trt_node.node.life_cycle import Transitions
+from yolo_trt_node.node.memory import keep_freed_images
 from yolo_trt_node.node.messages import label_info, vision_info
 from yolo_trt_node.node.pipeline import Pipeline
 from yolo_trt_node.node.qos import create_publisher, latched_qos
@@ -375,6 +376,7 @@ class DetectorNode(LifecycleNode):
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
+    keep_freed_images()
     # rclpy's own handlers shut the context down beside the running executor, which has been seen to hang in
     # Fast DDS. A flag that the loop reads keeps the order: stop the worker, destroy the node, shut down.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
