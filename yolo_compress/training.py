@@ -324,6 +324,11 @@ class StageTrainer(DetectionTrainer):
         if self._batches % self.job.accumulate == 0 or self._batches == len(self.train_loader):
             super().optimizer_step()
 
+    @property
+    def steps_an_epoch(self) -> int:
+        """Steps of the optimizer in an epoch."""
+        return -(-len(self.train_loader) // self.job.accumulate)
+
     def on_train_batch_end(self) -> None:
         """Advance the progress display; end where a Ctrl-C was dropped."""
         end_if_interrupted()

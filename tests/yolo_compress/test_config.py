@@ -50,7 +50,7 @@ def test_recipes_shipped_are_valid(path: Path, users_data: None) -> None:
         assert all(way.weight is None for way in ways if way.method == "ultralytics")
     else:
         recipe = load_recipe(path)
-        assert recipe.sparsify
+        assert recipe.sparsify or path.stem == "demo_parent"  # which trains, and compresses nothing
         assert recipe.prune
         assert recipe.distill
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -114,25 +115,65 @@ class Dense(Section):
 
 
 class Sparsify(Section):
-    """Training with a penalty on the BatchNorm scales of the channels that pruning can remove."""
+    """Training on the way to the pruning: what will be removed fades, or a penalty shows what could be."""
 
-    strength: float = Field(gt=0, description="weight s0 of the penalty beside the gradient")
+    mode: Literal["fade", "proximal", "subgradient"] = Field(
+        "fade",
+        description="fade: `prune` says what will go, and the BatchNorm scales and shifts of exactly these "
+        "channels fall to 0 step by step, so that removing them changes nothing. proximal: an L1 penalty on "
+        "all scales, a soft threshold after each step; subgradient: the same as a gradient, as published, "
+        "for SGD. Left out: fade, or proximal where a strength is given",
+    )
+    start: int = Field(
+        0, ge=0, description="fade: whole epochs before it; the channels are chosen when it starts"
+    )
+    duration: float | None = Field(
+        None, gt=0, description="fade: epochs until they are at 0; left out: three quarters of what there is"
+    )
+    distill: bool = Field(
+        False,
+        description="fade: under the model that it starts from, in the way that `distill` says",
+    )
+    strength: float | None = Field(
+        None,
+        gt=0,
+        description="weight s0 of the penalty beside the gradient; left out: such that a scale of 1 that "
+        "nothing needs is at 0 in the end (steps x mean learning rate x s0 = 1)",
+    )
     schedule: Literal["decay", "constant", "ramp"] = Field(
         "decay",
         description="weight in epoch e (from 0) of E: s0 (1 - 0.9 e/E) as published, s0, or s0 (e + 1)/E",
     )
-    mode: Literal["proximal", "subgradient"] = Field(
-        "proximal",
-        description="soft threshold after each step, which reaches 0, or a gradient, as published (SGD only)",
-    )
     train: Training
 
+    def in_force(self) -> dict[str, Any]:
+        """Return the settings that the mode looks at."""
+        used = {"start", "duration", "distill"} if self.mode == "fade" else {"strength", "schedule"}
+        return self.model_dump(mode="json", include={"mode", "train", *used})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_strength_means_a_penalty(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and content.get("strength") is not None:
+            return {"mode": "proximal", **content}
+        return content
+
+    @property
+    def fade_epochs(self) -> float:
+        """How many epochs the fading takes."""
+        return 0.75 * (self.train.epochs - self.start) if self.duration is None else self.duration
+
     @model_validator(mode="after")
-    def _subgradient_needs_sgd(self) -> Sparsify:
+    def _fits_the_training(self) -> Sparsify:
         if self.mode == "subgradient" and self.train.optimizer != "SGD":
             raise ValueError(
                 f"sparsify.mode subgradient does nothing with {self.train.optimizer}, which divides every "
                 "gradient by its own size; set sparsify.train.optimizer: SGD, or sparsify.mode: proximal"
+            )
+        if self.mode == "fade" and not 0 < self.start + self.fade_epochs <= self.train.epochs:
+            raise ValueError(
+                f"sparsify: a fading of {self.fade_epochs:g} epochs from epoch {self.start} on does not end "
+                f"within the {self.train.epochs} epochs of sparsify.train; make start or duration smaller"
             )
         return self
 
@@ -173,10 +214,12 @@ class Prune(Section):
     """Removal of channels until a target is met."""
 
     target: Target
-    importance: Literal["gamma", "gamma_group", "l1", "l2", "random"] = Field(
+    importance: Literal["lamp", "lamp_gamma", "taylor", "gamma", "gamma_group", "l1", "l2", "random"] = Field(
         "gamma_group",
-        description="which channels go first: smallest mean BatchNorm scale over coupled layers (network "
-        "slimming), its group norm (what sparsity training shrinks), weights, or chance as a control",
+        description="which channels go first: lamp (weights as a share of those that outlive them in the "
+        "layer; what wins with scope global), the same with BatchNorm scales, first-order change of the loss "
+        "on calibration_images, smallest mean BatchNorm scale over coupled layers (network slimming), its "
+        "group norm (what the penalty shrinks), weights, or chance as a control",
     )
     scope: Literal["uniform", "global"] = Field(
         "uniform",
@@ -187,7 +230,7 @@ class Prune(Section):
         description="share the budget out by what the loss says about each layer, measured on training "
         "images; with scope global only",
     )
-    calibration_images: int = Field(16, ge=1, description="training images that sensitivity is measured on")
+    calibration_images: int = Field(16, ge=1, description="training images for sensitivity and taylor")
     round_to: Literal[8, 16] = Field(8, description="channels kept are a multiple of this; 16 for int8")
     min_width: int = Field(8, ge=1, description="channels that every layer keeps")
     max_ratio: float = Field(
@@ -209,6 +252,8 @@ class Prune(Section):
 
     @model_validator(mode="after")
     def _scope_fits(self) -> Prune:
+        if self.importance == "taylor" and self.scope == "uniform":
+            raise ValueError("prune.importance taylor compares layers: set prune.scope: global")
         if self.sensitivity and self.scope != "global":
             raise ValueError("prune.sensitivity chooses each layer's share: set prune.scope: global")
         if self.target.channels is not None and self.scope != "uniform":

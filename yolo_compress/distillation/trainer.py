@@ -444,8 +444,9 @@ class DistillationTrainer(StageTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Return the connectors and the level weights."""
-        return {"distiller": self.distiller.state_dict()}
+        return {**super().extra_state(), "distiller": self.distiller.state_dict()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take up connectors and level weights."""
+        super().load_extra_state(state)
         self.distiller.load_state_dict(state["distiller"])

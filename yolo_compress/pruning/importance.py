@@ -1,4 +1,4 @@
-"""How much a group of coupled channels matters: one number a channel, from weights alone."""
+"""How much a group of coupled channels matters: one number a channel, from weights or from gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from yolo_compress.pruning.surgery import Group, Role, Surgery
 
-Importance = Literal["gamma", "gamma_group", "l1", "l2", "random"]
+Importance = Literal["lamp", "lamp_gamma", "taylor", "gamma", "gamma_group", "l1", "l2", "random"]
 
 
 def mean_scale(gammas: torch.Tensor) -> torch.Tensor:
@@ -41,6 +41,27 @@ def group_norm(gammas: torch.Tensor) -> torch.Tensor:
     return gammas.square().mean(0).sqrt()
 
 
+def outliving_share(values: torch.Tensor) -> torch.Tensor:
+    """Return each channel's share of the squares of those that outlive it: LAMP (Lee et al., 2021).
+
+    ``w_i^2 / sum_j w_j^2`` over the channels of the same group with ``w_j >= w_i`` (arXiv 2010.07611, there
+    for single weights). The largest channel of each group has 1, so one ranking over all groups empties
+    none, and a layer of small weights does not go before one of large.
+
+    Args:
+        values: W importances of one group, at least 0.
+
+    Returns:
+        W scores, in the order of ``values``: above 0 to 1, or 0 where all are.
+    """
+    ordered, places = values.double().sort()
+    squares = ordered.square()
+    outliving = squares.flip(0).cumsum(0).flip(0)[torch.searchsorted(ordered, ordered)]  # equals together
+    scores = torch.empty_like(squares)
+    scores[places] = squares / outliving.clamp(min=torch.finfo(squares.dtype).tiny)
+    return scores.float()
+
+
 @torch.no_grad()
 def importances(surgery: Surgery, kind: Importance, seed: int = 0) -> list[torch.Tensor]:
     """Return the importance of every channel of every group.
@@ -50,7 +71,8 @@ def importances(surgery: Surgery, kind: Importance, seed: int = 0) -> list[torch
         kind: ``gamma`` and ``gamma_group`` as `mean_scale` and `group_norm`; ``l1`` and ``l2``: mean absolute
             value and root mean square of the weights of the filters that compute the channel (Li et al.,
             2017, arXiv 1608.08710, per weight so that layers compare), averaged over coupled layers;
-            ``random``: a control.
+            ``lamp`` and ``lamp_gamma``: `outliving_share` of ``l2`` and ``gamma_group``; ``random``: a
+            control. ``taylor`` needs images, see `sensitivity.taylor`.
         seed: of ``random``.
 
     Returns:
@@ -61,6 +83,11 @@ def importances(surgery: Surgery, kind: Importance, seed: int = 0) -> list[torch
 
 
 def _importance(model: nn.Module, group: Group, kind: Importance, generator: torch.Generator) -> torch.Tensor:
+    if kind == "taylor":
+        raise ValueError("taylor needs images: see sensitivity.taylor")
+    if kind in ("lamp", "lamp_gamma"):
+        plain: Importance = "l2" if kind == "lamp" else "gamma_group"
+        return outliving_share(_importance(model, group, plain, generator))
     if kind == "random":
         return torch.rand(group.width, generator=generator)
     if kind in ("gamma", "gamma_group"):

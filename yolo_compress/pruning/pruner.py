@@ -26,7 +26,7 @@ from yolo_compress.measure.latency import measure_latency
 from yolo_compress.pruning import budget
 from yolo_compress.pruning.budget import CostModel, Plans, count_macs, count_params
 from yolo_compress.pruning.importance import importances, keep_largest
-from yolo_compress.pruning.sensitivity import calibration_batch, measure_sensitivity
+from yolo_compress.pruning.sensitivity import calibration_batch, measure_sensitivity, taylor
 from yolo_compress.pruning.surgery import Surgery
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
@@ -37,10 +37,15 @@ __all__ = ["Bench", "Pruned", "count_macs", "count_params", "prune", "prune_unif
 # Images a latency round, and how often a latency search may measure: each measurement costs an export.
 LATENCY_IMAGES = 4
 LATENCY_MEASUREMENTS = 10
+# How far, as a share of the target, silent channels may lie off it and still be those meant for it: the
+# rounding leaves a percent or two, and two timings of one model differ by more.
+CLOSE, LATENCY_SPREAD = 0.05, 0.25
 # Where nothing is counted at an input size, any will do.
 _ANY_SIZE = 64
 
 
+# The channels of each group that stay.
+Kept = tuple[torch.Tensor, ...]
 # Called with what is being measured, steps done, steps in all.
 Progress = Callable[[str, int, int], None]
 
@@ -74,6 +79,8 @@ class Pruned:
         target: share of the dense model's that was asked for.
         reached: share that is left.
         channels: for each convolution its name, and its output channels before and after.
+        kept: for each of `surgery.Surgery`'s groups the channels that stay, int64 in ascending order.
+        faded: whether the model had named the channels that went, by silence.
     """
 
     model: DetectionModel
@@ -81,6 +88,8 @@ class Pruned:
     target: float
     reached: float
     channels: tuple[tuple[str, int, int], ...]
+    kept: Kept = ()
+    faded: bool = False
 
     @property
     def within_tolerance(self) -> bool:
@@ -101,6 +110,8 @@ class Pruned:
         kept = sum(after for _, _, after in self.channels) / sum(before for _, before, _ in self.channels)
         text = f"{self.reached:.1%} of the {self.kind} left (asked for {self.target:.1%}), {kept:.1%} of all "
         text += "channels"
+        if self.faded:
+            text += ", those that the fading had silenced: nothing changes"
         if not self.within_tolerance:
             text += (
                 "; the next step that the rounding, min_width and max_ratio allow would be further off"
@@ -134,25 +145,36 @@ def prune(
             names the least that can.
         ValueError: a measurement is asked for without a bench.
     """
-    if bench is None and (settings.sensitivity or settings.target.latency is not None):
-        raise ValueError("a latency target and sensitivity need a bench to measure on")
+    if bench is None and (
+        settings.sensitivity or settings.importance == "taylor" or settings.target.latency is not None
+    ):
+        raise ValueError("a latency target, sensitivity and taylor need a bench to measure on")
     surgery = Surgery(model)
-    scores = importances(surgery, settings.importance, seed)
+    if (found := _take_silent(model, surgery, settings, input_size, bench)) is not None:
+        return found
+    if settings.importance == "taylor":
+        batch = _batch(settings.calibration_images, input_size, required_bench(bench), surgery)
+        scores = taylor(surgery, batch, lambda done, total: _tell(progress, "gradients", done, total))
+    else:
+        scores = importances(surgery, settings.importance, seed)
+    for values, silence in zip(scores, silent_channels(surgery), strict=True):
+        values[silence] = 0.0
     least = budget.floors(surgery.widths, settings.round_to, settings.min_width, settings.max_ratio)
     costs = CostModel(surgery, input_size)
     kind, target = settings.target.kind, settings.target.share
 
+    def choose(plan: Plans) -> Kept:
+        count = {member: kept for unit, kept in zip(surgery.units, plan, strict=True) for member in unit}
+        return tuple(keep_largest(values, count[i]) for i, values in enumerate(scores))
+
     def cut(plan: Plans) -> DetectionModel:
-        opened = Surgery(model)
-        count = {member: kept for unit, kept in zip(opened.units, plan, strict=True) for member in unit}
-        opened.remove([keep_largest(values, count[i]) for i, values in enumerate(scores)])
-        return opened.folded()
+        return _cut(model, choose(plan))
 
     if kind == "channels":
         plan = budget.uniform_plan(surgery.widths, least, 1 - target, settings.round_to)
         pruned = cut(plan)
         reached = float(plan.sum() / sum(surgery.widths))
-        return Pruned(pruned, kind, target, reached, _channels(model, pruned))
+        return Pruned(pruned, kind, target, reached, _channels(model, pruned), choose(plan))
 
     ranked = _ranked(surgery, scores)
     if settings.scope == "uniform":
@@ -172,10 +194,73 @@ def prune(
     if kind == "latency":
         assert bench is not None
         path = budget.single_steps(path, settings.round_to, gain)
-        pruned, reached = _meet_latency(model, path, cut, settings, input_size, bench, progress)
+        plan, pruned, reached = _meet_latency(model, path, cut, settings, input_size, bench, progress)
     else:
-        pruned, reached = _meet_count(model, path, cut, costs, gain, settings, input_size)
-    return Pruned(pruned, kind, target, reached, _channels(model, pruned))
+        plan, pruned, reached = _meet_count(model, path, cut, costs, gain, settings, input_size)
+    return Pruned(pruned, kind, target, reached, _channels(model, pruned), choose(plan))
+
+
+def silent_channels(surgery: Surgery) -> list[torch.Tensor]:
+    """Return which channels send nothing, W bool for each group: all their scales and shifts are exactly 0.
+
+    SiLU(0) is 0, and what reads a 0 adds nothing: they can go without any change.
+    """
+    silence = []
+    for group in surgery.groups:
+        norms = group.of("norm")
+        quiet = torch.full((group.width,), bool(norms))
+        for part in norms:
+            norm = surgery.model.get_submodule(part.layer)
+            zero = ((norm.weight == 0) & (norm.bias == 0)).cpu()
+            quiet[part.channels[~zero[part.positions]]] = False
+        silence.append(quiet)
+    return silence
+
+
+def _take_silent(
+    model: DetectionModel, surgery: Surgery, settings: Prune, input_size: int, bench: Bench | None
+) -> Pruned | None:
+    """Remove the channels that a fading has silenced, if these are what the target asks for."""
+    kept = tuple((~quiet).nonzero().flatten() for quiet in silent_channels(surgery))
+    counts = [len(stays) for stays in kept]
+    tied = all(len({counts[member] for member in unit}) == 1 for unit in surgery.units)
+    if sum(counts) == sum(group.width for group in surgery.groups) or min(counts) == 0 or not tied:
+        return None
+    pruned = _cut(model, kept)
+    kind, target = settings.target.kind, settings.target.share
+    if kind == "latency":
+        reached = _latency_share(model, pruned, settings, input_size, required_bench(bench))
+    elif kind == "channels":
+        reached = sum(counts[unit[0]] for unit in surgery.units) / sum(surgery.widths)
+    elif kind == "params":
+        reached = count_params(pruned) / count_params(model)
+    else:
+        reached = count_macs(pruned, input_size) / count_macs(model, input_size)
+    found = Pruned(pruned, kind, target, reached, _channels(model, pruned), kept, faded=True)
+    allowed = LATENCY_SPREAD if kind == "latency" else CLOSE
+    return found if abs(reached - target) <= allowed * target else None
+
+
+def _cut(model: DetectionModel, kept: Kept) -> DetectionModel:
+    opened = Surgery(model)
+    opened.remove(kept)
+    return opened.folded()
+
+
+def required_bench(bench: Bench | None) -> Bench:
+    """Return the bench that a measurement needs.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if bench is None:
+        raise ValueError("this needs a bench to measure on")
+    return bench
+
+
+def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+    if progress:
+        progress(what, done, total)
 
 
 def prune_uniformly(model: DetectionModel, ratio: float, round_to: int = 8) -> DetectionModel:
@@ -222,18 +307,20 @@ def _sensitivity(
     bench: Bench,
     progress: Progress | None,
 ) -> NDArray[np.float64]:
+    batch = _batch(images, input_size, bench, surgery)
+    return measure_sensitivity(
+        surgery, scores, batch, lambda done, total: _tell(progress, "sensitivity", done, total)
+    )
+
+
+def _batch(images: int, input_size: int, bench: Bench, surgery: Surgery) -> dict[str, Any]:
+    """Return images to measure on, and bring the opened model to their device."""
     device = select_device(bench.device, verbose=False)
-    batch = {
+    surgery.model.to(device)
+    return {
         key: value.to(device) if isinstance(value, torch.Tensor) else value
         for key, value in calibration_batch(bench.data, images, input_size).items()
     }
-    surgery.model.to(device)
-
-    def report(done: int, total: int) -> None:
-        if progress:
-            progress("sensitivity", done, total)
-
-    return measure_sensitivity(surgery, scores, batch, report)
 
 
 def _meet_count(
@@ -244,8 +331,8 @@ def _meet_count(
     gain: Callable[[int, int], float],
     settings: Prune,
     input_size: int,
-) -> tuple[DetectionModel, float]:
-    """Meet a share of the parameters or multiply-accumulates; return the model and the share it has."""
+) -> tuple[Plans, DetectionModel, float]:
+    """Meet a share of the parameters or multiply-accumulates; return plan, model and the share it has."""
     target = settings.target.share
     cost = costs.params if settings.target.kind == "params" else costs.macs
     dense = float(cost(path[:1])[0])
@@ -258,8 +345,8 @@ def _meet_count(
         plan = budget.fill_up(plan, path[position - 1], target * dense, settings.round_to, cost, gain)
     pruned = cut(plan)
     if settings.target.kind == "params":
-        return pruned, count_params(pruned) / count_params(model)
-    return pruned, count_macs(pruned, input_size) / count_macs(model, input_size)
+        return plan, pruned, count_params(pruned) / count_params(model)
+    return plan, pruned, count_macs(pruned, input_size) / count_macs(model, input_size)
 
 
 def _meet_latency(
@@ -270,34 +357,20 @@ def _meet_latency(
     input_size: int,
     bench: Bench,
     progress: Progress | None,
-) -> tuple[DetectionModel, float]:
-    """Meet a share of the measured latency; return the model and the share that was measured."""
+) -> tuple[Plans, DetectionModel, float]:
+    """Meet a share of the measured latency; return plan, model and the share that was measured."""
     target = settings.target.share
-    images = read_split(bench.data, bench.split).images[:LATENCY_IMAGES]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-
-        def export(exported: DetectionModel, stem: str) -> Path:
-            save_model(exported, folder / f"{stem}.pt")
-            export_onnx(folder / f"{stem}.pt", folder / f"{stem}.onnx", input_size)
-            return folder / f"{stem}.onnx"
-
-        dense = export(model, "dense")
+        dense = _exported(model, folder / "dense", input_size)
         measured: dict[int, tuple[DetectionModel, float]] = {}
 
         def share(position: int) -> float:
-            if progress:
-                progress("latency", len(measured), LATENCY_MEASUREMENTS)
+            _tell(progress, "latency", len(measured), LATENCY_MEASUREMENTS)
             candidate = cut(path[position])
-            latencies = measure_latency(
-                [dense, export(candidate, "candidate")],
-                images,
-                rounds=bench.rounds,
-                threads=bench.threads,
-                backend=settings.backend,
-            )
-            measured[position] = candidate, latencies[1].ratio
-            return latencies[1].ratio
+            exported = _exported(candidate, folder / "candidate", input_size)
+            measured[position] = candidate, _timed(dense, exported, settings, bench)
+            return measured[position][1]
 
         # The smallest first: where even that is too slow, nothing else need be measured.
         last = len(path) - 1
@@ -313,7 +386,35 @@ def _meet_latency(
                 high = middle
                 if reached >= (1 - budget.TOLERANCE) * target:
                     break
-    return max((found for found in measured.values() if found[1] <= target), key=lambda found: found[1])
+    best = max((p for p, (_, found) in measured.items() if found <= target), key=lambda p: measured[p][1])
+    return path[best], *measured[best]
+
+
+def _latency_share(
+    model: DetectionModel, candidate: DetectionModel, settings: Prune, input_size: int, bench: Bench
+) -> float:
+    with tempfile.TemporaryDirectory() as name:
+        dense, pruned = (
+            _exported(network, Path(name) / stem, input_size)
+            for network, stem in ((model, "dense"), (candidate, "candidate"))
+        )
+        return _timed(dense, pruned, settings, bench)
+
+
+def _exported(model: DetectionModel, stem: Path, input_size: int) -> Path:
+    checkpoint, onnx = stem.with_suffix(".pt"), stem.with_suffix(".onnx")
+    save_model(model, checkpoint)
+    export_onnx(checkpoint, onnx, input_size)
+    return onnx
+
+
+def _timed(dense: Path, candidate: Path, settings: Prune, bench: Bench) -> float:
+    """Return the candidate's share of the dense model's time from image to boxes."""
+    images = read_split(bench.data, bench.split).images[:LATENCY_IMAGES]
+    latencies = measure_latency(
+        [dense, candidate], images, rounds=bench.rounds, threads=bench.threads, backend=settings.backend
+    )
+    return latencies[1].ratio
 
 
 def _unreachable(settings: Prune, least: float) -> UserError:

@@ -97,12 +97,16 @@ class Stage:
         )
 
     def _settings(self) -> list[Any]:
-        recipe = self.recipe
-        return [
+        recipe, section = self.recipe, self.section
+        settings: list[Any] = [
             self.name,
-            self.section.in_force(),
+            section.in_force(),
             [recipe.seed, recipe.device, recipe.input_size, recipe.amp],
         ]
+        if isinstance(section, Sparsify) and section.mode == "fade":  # it does what the later stages say
+            later = [recipe.prune, recipe.distill if section.distill else None]
+            settings.append([None if other is None else other.in_force() for other in later])
+        return settings
 
 
 def plan(recipe: Recipe) -> tuple[Stage, ...]:

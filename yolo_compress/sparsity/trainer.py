@@ -8,6 +8,7 @@ that have one. What it shrinks is the importance ``gamma_group`` that pruning ra
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from yolo_compress import files
-from yolo_compress.config.sections import Prune, required
+from yolo_compress.config.sections import Prune, Training, required
 from yolo_compress.pruning.importance import group_norm
 from yolo_compress.pruning.surgery import coupled_gammas
 from yolo_compress.training import Setting, StageTrainer, train
@@ -64,6 +65,20 @@ def penalty_rate(schedule: str, strength: float, epoch: int, epochs: int) -> flo
     """
     factors = {"decay": 1 - 0.9 * epoch / epochs, "constant": 1.0, "ramp": (epoch + 1) / epochs}
     return strength * factors[schedule]
+
+
+def sufficient_strength(schedule: str, epochs: int, steps: int, training: Training) -> float:
+    """Return the strength at which a scale of 1 that nothing needs reaches 0 at the end of a training.
+
+    Each of ``steps`` steps takes learning rate x penalty rate from it; the learning rate falls in a straight
+    line from ``lr`` to ``lr x lr_final``.
+    """
+    progress = [epoch / epochs for epoch in range(epochs)]
+    pulls = [
+        penalty_rate(schedule, 1.0, epoch, epochs) * (1 - (1 - training.lr_final) * done)
+        for epoch, done in enumerate(progress)
+    ]
+    return epochs / (steps * training.lr * sum(pulls))
 
 
 @dataclass(frozen=True)
@@ -155,11 +170,11 @@ class GammaPenalty:
                 weight[index] = row
 
 
-class SparsityTrainer(StageTrainer):
-    """Trains with a penalty on the scales of the channels that pruning can remove, and on nothing else.
+class RecordingTrainer(StageTrainer):
+    """Notes what the scales of the channels that pruning can remove do.
 
     Attributes:
-        gammas: what the scales did: `distribution` before the training and after each epoch.
+        gammas: `distribution` before the training and after each epoch.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -168,32 +183,23 @@ class SparsityTrainer(StageTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """Return the record of the scales."""
-        return {"gammas": self.gammas}
+        return {**super().extra_state(), "gammas": self.gammas}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take up the record of the scales."""
+        super().load_extra_state(state)
         self.gammas = state["gammas"]
 
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Build the stock optimizer and hang the penalty on it."""
-        optimizer = super().build_optimizer(model, *args, **kwargs)
-        bare = unwrap_model(model)  # in a distributed training it is wrapped
-        self._scales = prunable_scales(bare)
-        self._penalty = GammaPenalty(bare, self._scales, required(self.job.recipe.sparsify).mode, rate=0.0)
-        self._penalty.attach(optimizer)
-        return optimizer
+        """Build the stock optimizer, and find the scales."""
+        self._scales = prunable_scales(unwrap_model(model))  # in a distributed training it is wrapped
+        return super().build_optimizer(model, *args, **kwargs)
 
     def on_train_start(self) -> None:
         """Note the scales that the training starts from."""
         super().on_train_start()
         if self.start_epoch == 0:
             self._note_gammas(0)
-
-    def on_train_epoch_start(self) -> None:
-        """Follow the schedule."""
-        super().on_train_epoch_start()
-        settings = required(self.job.recipe.sparsify)
-        self._penalty.rate = penalty_rate(settings.schedule, settings.strength, self.epoch, self.epochs)
 
     def on_train_epoch_end(self) -> None:
         """Note what became of the scales."""
@@ -208,6 +214,28 @@ class SparsityTrainer(StageTrainer):
         files.write(self.save_dir.parent / GAMMAS_JSON, json.dumps({"epochs": self.gammas}).encode())
 
 
+class SparsityTrainer(RecordingTrainer):
+    """Trains with a penalty on the scales of the channels that pruning can remove, and on nothing else."""
+
+    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Hang the penalty on the optimizer."""
+        optimizer = super().build_optimizer(model, *args, **kwargs)
+        mode = required(self.job.recipe.sparsify).mode
+        self._penalty = GammaPenalty(unwrap_model(model), self._scales, mode, rate=0.0)
+        self._penalty.attach(optimizer)
+        return optimizer
+
+    def on_train_epoch_start(self) -> None:
+        """Follow the schedule."""
+        super().on_train_epoch_start()
+        settings = required(self.job.recipe.sparsify)
+        strength = settings.strength
+        if strength is None:
+            steps = self.epochs * self.steps_an_epoch
+            strength = sufficient_strength(settings.schedule, self.epochs, steps, settings.train)
+        self._penalty.rate = penalty_rate(settings.schedule, strength, self.epoch, self.epochs)
+
+
 def sparsify(model: Path, setting: Setting) -> tuple[DetectionModel, dict[str, Any]]:
     """Train a model towards sparsity, write what its scales did, and say so where they have not separated.
 
@@ -218,7 +246,16 @@ def sparsify(model: Path, setting: Setting) -> tuple[DetectionModel, dict[str, A
     Returns:
         The trained model, and the entry ``gammas`` for the stage's record.
     """
-    trained = train(SparsityTrainer, model, required(setting.recipe.sparsify).train, setting)
+    settings = required(setting.recipe.sparsify)
+    if settings.mode == "fade":
+        from yolo_compress.sparsity.fading import fading_trainer
+
+        teacher = setting.teacher or model  # which the fading, where it distils, learns from
+        trained = train(
+            fading_trainer(settings), model, settings.train, dataclasses.replace(setting, teacher=teacher)
+        )
+    else:
+        trained = train(SparsityTrainer, model, settings.train, setting)
     history = json.loads((setting.folder / GAMMAS_JSON).read_text(encoding="utf-8"))["epochs"]
     entry = write_gammas(setting.folder, history, trained, required(setting.recipe.prune))
     if entry["warning"]:
@@ -291,8 +328,9 @@ def write_gammas(
         where the scales have not separated, None where they have.
     """
     norms = [group_norm(group.read(model)).double().cpu().numpy() for group in prunable_scales(model)]
-    kept = expected_share(prune)
-    value = contrast(norms, kept, prune.scope)
+    silent = float(np.mean(np.concatenate(norms) == 0))  # by a fading, which has done what it was to do
+    kept = 1 - silent if silent else expected_share(prune)
+    value = 0.0 if silent else contrast(norms, kept, prune.scope)
     warning = None
     if value > SEPARATED:
         warning = (

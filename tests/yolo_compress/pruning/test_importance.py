@@ -4,7 +4,14 @@ import pytest
 import torch
 from support.squares import make_model
 
-from yolo_compress.pruning.importance import group_norm, importances, keep_largest, mean_scale
+from yolo_compress.pruning.importance import (
+    Importance,
+    group_norm,
+    importances,
+    keep_largest,
+    mean_scale,
+    outliving_share,
+)
 from yolo_compress.pruning.surgery import Surgery, coupled_gammas
 
 
@@ -64,6 +71,26 @@ def test_weights_count_by_the_filters_that_compute_a_channel(kind: str, factor: 
     expected = before.clone()
     expected[5] *= factor
     torch.testing.assert_close(after, expected)
+
+
+def test_lamp_is_the_share_of_the_squares_that_outlive_a_channel() -> None:
+    scores = outliving_share(torch.tensor([2.0, 1.0, 3.0, 1.0]))
+    torch.testing.assert_close(scores, torch.tensor([4 / 13, 1 / 15, 1.0, 1 / 15]))
+    assert outliving_share(torch.zeros(3)).tolist() == [0, 0, 0]
+
+
+def test_lamp_does_not_care_how_large_a_layer_is_and_spares_the_last_of_each() -> None:
+    values = torch.rand(40, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(outliving_share(values), outliving_share(1e-4 * values))
+    assert outliving_share(values).max() == 1
+    assert torch.equal(outliving_share(values).argsort(), values.argsort())
+
+
+@pytest.mark.parametrize(("kind", "plain"), [("lamp", "l2"), ("lamp_gamma", "gamma_group")])
+def test_lamp_is_over_weights_or_over_scales(kind: Importance, plain: Importance) -> None:
+    surgery = Surgery(make_model())
+    for scores, values in zip(importances(surgery, kind), importances(surgery, plain), strict=True):
+        torch.testing.assert_close(scores, outliving_share(values))
 
 
 def test_chance_is_seeded_and_looks_at_nothing() -> None:

@@ -8,7 +8,7 @@ import torch
 from support.squares import enliven, make_model
 
 from yolo_compress.pruning.importance import importances, keep_largest
-from yolo_compress.pruning.sensitivity import STEPS, calibration_batch, measure_sensitivity
+from yolo_compress.pruning.sensitivity import STEPS, calibration_batch, measure_sensitivity, taylor
 from yolo_compress.pruning.surgery import Surgery
 
 from ultralytics.cfg import get_cfg  # isort: skip
@@ -60,3 +60,28 @@ def test_sensitivity_is_the_loss_of_the_network_without_those_channels(dataset: 
     surgery.remove(kept)
     assert loss(surgery.folded()) - loss(model) == pytest.approx(losses[row, STEPS // 2], rel=1e-3)
     assert np.abs(losses[row]).max() > 1e-2
+
+
+def test_taylor_is_the_slope_of_the_loss_when_a_channel_is_turned_down(dataset: Path) -> None:
+    """Against the change that a turn by a thousandth really makes."""
+    surgery = Surgery(enliven(make_model()))
+    batch = calibration_batch(dataset, 1, 64)
+    network = surgery.model
+    scores = taylor(surgery, batch)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert [len(values) for values in scores] == [group.width for group in surgery.groups]
+    index = next(i for i, group in enumerate(surgery.groups) if len(group.of("norm")) > 1)  # coupled layers
+    channel = int(scores[index].argmax())
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(network.double().loss({**batch, "img": batch["img"].double()})[0].sum())
+
+    network.criterion = None
+    before = loss()
+    for part in surgery.groups[index].of("norm"):
+        norm = network.get_submodule(part.layer)
+        with torch.no_grad():
+            for tensor in (norm.weight, norm.bias):
+                tensor[part.positions[part.channels == channel]] *= 1 - 1e-3
+    assert ((loss() - before) / 1e-3) ** 2 == pytest.approx(float(scores[index][channel]), rel=0.1)
