@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from yolo_compress.config.loading import load_comparison, load_recipe
+from yolo_compress.config.sections import Distill
 from yolo_compress.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -50,9 +51,8 @@ def test_recipes_shipped_are_valid(path: Path, users_data: None) -> None:
         assert all(way.weight is None for way in ways if way.method == "ultralytics")
     else:
         recipe = load_recipe(path)
-        assert recipe.sparsify or path.stem == "demo_parent"  # which trains, and compresses nothing
-        assert recipe.prune
-        assert recipe.distill
+        trains_only = path.stem == "demo_parent"
+        assert (recipe.sparsify is None) == (recipe.prune is None) == (recipe.distill is None) == trains_only
 
 
 def test_the_shipped_comparison_has_every_rival_of_a_compressed_model(users_data: None) -> None:
@@ -222,3 +222,32 @@ def test_every_key_is_described() -> None:
         for name, field in section.model_fields.items():
             nested = isinstance(field.annotation, type) and issubclass(field.annotation, config.Section)
             assert nested or field.description, f"{section.__name__}.{name}"
+
+
+def test_the_papers_way_is_one_word(users_data: None) -> None:
+    path = REPOSITORY / "config" / "compress" / "hit_uav.yaml"
+    best, paper = load_recipe(path), load_recipe(path, ["recipe=paper"])
+    assert best.sparsify
+    assert best.prune
+    assert (best.sparsify.mode, best.prune.importance, best.prune.scope) == ("fade", "lamp", "global")
+    assert paper.sparsify
+    assert paper.prune
+    assert paper.distill
+    assert (paper.sparsify.mode, paper.sparsify.schedule) == ("proximal", "decay")
+    assert (paper.prune.importance, paper.prune.scope, paper.distill.method) == ("gamma", "uniform", "cwd")
+    assert (paper.epochs, paper.prune.target) == (best.epochs, best.prune.target)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [({}, (1, 1)), ({"weight": [0.5, 2]}, (0.5, 2)), ({"weight": 3}, (3, 3))],
+)
+def test_each_of_several_methods_has_a_weight_and_its_own_temperature(
+    changes: dict[str, object], weights: tuple[float, float]
+) -> None:
+    section = {"method": ["cwd", "logits"], "train": {"epochs": 1, "batch": 1, "lr": 0.1}, **changes}
+    settings = Distill.model_validate(section)
+    assert settings.weights == weights
+    assert settings.in_force()["temperature"] == [4, 1]
+    with pytest.raises(ValueError, match=r"distill\.weight has 1 values for the methods cwd, logits"):
+        Distill.model_validate({**section, "weight": [1]})

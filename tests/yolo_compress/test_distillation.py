@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.squares import make_model, make_recipe
 
 from yolo_compress.checkpoints import load_model, save_model
-from yolo_compress.config.sections import Training
+from yolo_compress.config.sections import Distill, Training
 from yolo_compress.distillation import trainer as distillation
 from yolo_compress.distillation.trainer import (
     Connectors,
@@ -22,6 +22,7 @@ from yolo_compress.distillation.trainer import (
     detect_widths,
     distil,
     distillation_rate,
+    distiller_of,
     object_cells,
     object_prior,
     rebalanced,
@@ -463,3 +464,23 @@ def test_a_teacher_of_other_classes_cannot_answer_for_the_student(
     save_model(DetectionModel("yolov8n.yaml", nc=5, verbose=False), tmp_path / "other.pt")
     with pytest.raises(UserError, match="the student has 2 and the teacher 5"):
         distil(student, distilling(setting, tmp_path / "other.pt", method="logits"))
+
+
+def test_two_methods_together_are_the_weighted_sum_under_a_teacher_that_is_asked_once() -> None:
+    section = {"train": {"epochs": 1, "batch": 2, "lr": 0.1}, "method": ["cwd", "logits"], "weight": [0.5, 3]}
+    settings = Distill.model_validate(section)
+    student = make_model(1)
+    teacher = FrozenTeacher(make_model(2), torch.device("cpu"))
+    both = distiller_of(student, teacher, settings)
+    assert len(list(both.parameters())) == 3  # cwd's connectors, one a level
+    batch = {"img": torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))}
+    features = FrozenTeacher(student, torch.device("cpu"))
+    with torch.no_grad(), mock.patch.object(teacher, "_model", wraps=teacher._model) as asked:
+        maps_ = features.features(batch["img"])
+        answers = features.predictions(batch["img"])
+        total = both(maps_, answers, batch)
+        cwd, logits = (one(maps_, answers, batch) for one in both._distillers)
+    assert asked.call_count == 1
+    assert cwd > 0
+    assert logits > 0
+    torch.testing.assert_close(total, 0.5 * cwd + 3 * logits)

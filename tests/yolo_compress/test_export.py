@@ -409,7 +409,7 @@ needs_tensorrt_rtx = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Without trained weights; the demo's is a YOLOv8n pruned as its recipe says."""
-    recipe = load_recipe(Path(__file__).parents[2] / "config" / "compress" / "demo.yaml")
+    recipe = load_recipe(Path(__file__).parents[2] / "config" / "compress" / "scenes.yaml")
     folder = tmp_path_factory.mktemp("models")
     made = {
         "yolov8n": DetectionModel("yolov8n.yaml", nc=10, verbose=False),

@@ -264,19 +264,24 @@ class Prune(Section):
         return self
 
 
+NotNegative = Annotated[float, Field(ge=0)]
+
+
 class Distill(Section):
     """Fine-tuning of the pruned model under the teacher."""
 
-    method: Literal["cwd", "logits", "ultralytics", "none"] = Field(
+    method: (
+        Literal["cwd", "logits", "ultralytics", "none"]
+        | Annotated[list[Literal["cwd", "logits"]], Field(min_length=1, max_length=2)]
+    ) = Field(
         "cwd",
-        description="channel-wise distillation of the maps that feed Detect; or as controls: Detect's own "
-        "outputs, Ultralytics' distillation, plain fine-tuning",
+        description="channel-wise distillation of the maps that feed Detect, Detect's own outputs, or "
+        "[cwd, logits] for both; as controls: Ultralytics' distillation, plain fine-tuning",
     )
-    weight: float | None = Field(
+    weight: NotNegative | list[NotNegative] | None = Field(
         None,
-        ge=0,
-        description="of the distillation loss beside the detection loss; left out: 1, and with method "
-        "ultralytics what Ultralytics has chosen",
+        description="of the distillation loss beside the detection loss, one for each method; left out: 1, "
+        "and with method ultralytics what Ultralytics has chosen",
     )
     temperature: float | None = Field(
         None,
@@ -309,24 +314,45 @@ class Distill(Section):
 
     def in_force(self) -> dict[str, Any]:
         """Return the settings that the method looks at."""
-        used = {
+        used: dict[str, set[str]] = {
             "none": set(),
             "ultralytics": {"weight"},
             "logits": {"weight", "temperature", "warmup_epochs", "off_last_epochs"},
             "cwd": set(Distill.model_fields),
-        }[self.method]
-        dump = self.model_dump(mode="json", include={"method", "train", *used})
-        return {**dump, "temperature": self.softening} if "temperature" in used else dump
+        }
+        looked_at = set().union(*(used[method] for method in self.methods))
+        dump = self.model_dump(mode="json", include={"method", "train", *looked_at})
+        if "temperature" not in looked_at:
+            return dump
+        softening = [self.softening(method) for method in self.methods]
+        return {**dump, "temperature": softening if len(softening) > 1 else softening[0]}
 
     @property
-    def softening(self) -> float:
-        """The temperature in force; cwd's own is the one that the ablation on generated scenes favours."""
+    def methods(self) -> tuple[str, ...]:
+        """The method, or each of several."""
+        return tuple(self.method) if isinstance(self.method, list) else (self.method,)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """A weight for each of `methods`."""
+        if isinstance(self.weight, list):
+            return tuple(self.weight)
+        return (1.0 if self.weight is None else self.weight,) * len(self.methods)
+
+    def softening(self, method: str) -> float:
+        """Return the temperature in force; cwd's own is what the ablation on generated scenes favours."""
         if self.temperature is not None:
             return self.temperature
-        return 4.0 if self.method == "cwd" else 1.0
+        return 4.0 if method == "cwd" else 1.0
 
     @model_validator(mode="after")
     def _some_distillation(self) -> Distill:
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"distill.method names one twice: {', '.join(self.methods)}")
+        if isinstance(self.weight, list) and len(self.weight) != len(self.methods):
+            raise ValueError(
+                f"distill.weight has {len(self.weight)} values for the methods {', '.join(self.methods)}"
+            )
         if not any(self.levels):
             raise ValueError("distill.levels are all 0; for no distillation say method: none")
         if self.warmup_epochs + self.off_last_epochs >= self.train.epochs:
@@ -391,6 +417,11 @@ class Export(Section):
 class Recipe(Section):
     """A whole compression run: the dense detector, then each stage that is not left out."""
 
+    recipe: Literal["best", "paper"] = Field(
+        "best",
+        description="paper: whatever the sections say, sparsify, prune and distill do as arXiv 2509.12918 "
+        "(decaying L1 penalty, the smallest gammas of each layer alike, cwd)",
+    )
     output: Path = Field(description="folder of the run; {model} and {input_size} stand for the recipe's own")
     seed: int = Field(0, ge=0, description="seed of all training")
     device: str = Field("cpu", description="as Ultralytics names it: cpu, 0, mps; 0,1 for two GPUs")
@@ -411,6 +442,24 @@ class Recipe(Section):
     distill: Distill | None = Field(None, description="training after the pruning, or of the student")
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
     export: Export = Field(default_factory=lambda: Export.model_validate({}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("recipe") != "paper":
+            return content
+        published: dict[str, dict[str, Any]] = {
+            "sparsify": {"mode": "proximal", "schedule": "decay"},
+            "prune": {"importance": "gamma", "scope": "uniform", "sensitivity": False},
+            "distill": {"method": "cwd"},
+        }
+        sections = {key: content.get(key) for key in published}
+        changed = {
+            key: {**section, **published[key]}
+            for key, section in sections.items()
+            if isinstance(section, Mapping)
+        }
+        return {**content, **changed}
 
     @field_validator("device", mode="before")
     @classmethod

@@ -38,7 +38,7 @@ def distil(student: Path, setting: Setting) -> DetectionModel:
     if settings.method == "none":
         return train(StageTrainer, student, settings.train, setting)
     if settings.method == "ultralytics":
-        chosen = {} if settings.weight is None else {"dis": settings.weight}
+        chosen = {} if settings.weight is None else {"dis": settings.weights[0]}
         teacher = str(setting.teacher)
         return train(StageTrainer, student, settings.train, setting, distill_model=teacher, **chosen)
     return train(DistillationTrainer, student, settings.train, setting)
@@ -216,11 +216,14 @@ class FrozenTeacher:
         tap = nn.Identity()
         tap.f, tap.i, tap.type = self._detect.f, self._detect.i, "Identity"
         self._model.model[-1] = tap
+        self._seen: tuple[torch.Tensor, list[torch.Tensor]] | None = None
 
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the maps that would feed Detect, for images ``[N, 3, H, W]`` in 0 to 1."""
-        return self._model(images)
+        if self._seen is None or self._seen[0] is not images:  # two losses ask about the same batch
+            self._seen = images, self._model(images)
+        return self._seen[1]
 
     @torch.no_grad()
     def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -326,7 +329,7 @@ class ChannelWise(Distiller):
             if share:
                 cells = object_cells(batch["bboxes"], batch["batch_idx"], images.shape[0], *student.shape[2:])
                 prior = object_prior(cells, share)
-            losses.append(cwd_loss(student, teacher, self._settings.softening, prior))
+            losses.append(cwd_loss(student, teacher, self._settings.softening("cwd"), prior))
         divergences = torch.stack(losses)
         self._divergences.append(divergences.detach())
         return (divergences * divergences.new_tensor(self.levels)).sum()
@@ -368,7 +371,38 @@ class Response(Distiller):
     ) -> torch.Tensor:
         """Return the loss over all anchors."""
         answers = self._teacher.predictions(batch["img"])
-        return response_loss(predictions, answers, self._settings.softening)
+        return response_loss(predictions, answers, self._settings.softening("logits"))
+
+
+class Several(Distiller):
+    """The weighted sum of several losses under one teacher."""
+
+    loss_name = "distill_loss"
+
+    def __init__(self, distillers: Sequence[Distiller], weights: Sequence[float]) -> None:
+        super().__init__()
+        self._distillers = nn.ModuleList(distillers)
+        self._weights = tuple(weights)
+
+    def forward(
+        self, features: list[torch.Tensor], predictions: dict[str, Any], batch: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the weighted sum."""
+        losses = [distiller(features, predictions, batch) for distiller in self._distillers]
+        return torch.stack([w * loss for w, loss in zip(self._weights, losses, strict=True)]).sum()
+
+    def end_epoch(self, device: torch.device) -> None:
+        """Let each draw its conclusions."""
+        for distiller in self._distillers:
+            assert isinstance(distiller, Distiller)
+            distiller.end_epoch(device)
+
+
+def distiller_of(student: DetectionModel, teacher: FrozenTeacher, settings: Distill) -> Distiller:
+    """Return the loss that a recipe asks for, weighted."""
+    kinds = {"cwd": ChannelWise, "logits": Response}
+    distillers = [kinds[method](student, teacher, settings) for method in settings.methods]
+    return distillers[0] if len(distillers) == 1 else Several(distillers, settings.weights)
 
 
 class DistillationCriterion:
@@ -409,8 +443,7 @@ class DistillationTrainer(StageTrainer):
         optimizer = super().build_optimizer(model, *args, **kwargs)
         settings = required(self.job.recipe.distill)
         teacher = FrozenTeacher(load_model(str(self.job.teacher)), self.device)
-        kind = ChannelWise if settings.method == "cwd" else Response
-        self.distiller = kind(unwrap_model(model), teacher, settings).to(self.device)
+        self.distiller = distiller_of(unwrap_model(model), teacher, settings).to(self.device)
         if parameters := list(self.distiller.parameters()):
             decay = next(g["weight_decay"] for g in optimizer.param_groups if g["param_group"] == "weight")
             optimizer.add_param_group({"params": parameters, "weight_decay": decay, "param_group": "weight"})
@@ -435,7 +468,8 @@ class DistillationTrainer(StageTrainer):
         super().on_train_epoch_start()
         settings = required(self.job.recipe.distill)
         rate = distillation_rate(self.epoch, self.epochs, settings.warmup_epochs, settings.off_last_epochs)
-        self._criterion.rate = rate * (1.0 if settings.weight is None else settings.weight)
+        # The weights of several are inside their sum.
+        self._criterion.rate = rate * (settings.weights[0] if len(settings.methods) == 1 else 1.0)
 
     def on_train_epoch_end(self) -> None:
         """Show the losses and let the distiller conclude."""

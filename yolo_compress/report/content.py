@@ -206,9 +206,13 @@ def _what(stage: Stage) -> str:
             return f"{Path(section.model).name} as it is"
         return f"{Path(section.model).name}, {_epochs(section.train)}"
     if isinstance(section, Sparsify):
-        return f"{_epochs(section.train)} with a penalty on BatchNorm scales"
+        return (
+            f"{_epochs(section.train)} in which the channels that go fade"
+            if section.mode == "fade"
+            else f"{_epochs(section.train)} with a penalty on BatchNorm scales"
+        )
     if isinstance(section, Distill):
-        how = "fine-tuning" if section.method == "none" else f"distillation ({section.method})"
+        how = "fine-tuning" if section.method == "none" else f"distillation ({' + '.join(section.methods)})"
         return f"{_epochs(section.train)} of {how}"
     assert isinstance(section, Prune)
     return f"to {section.target.share:.1%} of the {section.target.kind}, by {section.importance}"
