@@ -312,6 +312,15 @@ class Distill(Section):
     off_last_epochs: int = Field(0, ge=0, description="last epochs without distillation")
     train: Training
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("cwd", "logits", "ultralytics", "none"):
+            raise ValueError(
+                f"input should be 'cwd', 'logits', 'ultralytics' or 'none', not {value!r}; or [cwd, logits]"
+            )
+        return value
+
     def in_force(self) -> dict[str, Any]:
         """Return the settings that the method looks at."""
         used: dict[str, set[str]] = {
