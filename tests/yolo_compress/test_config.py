@@ -146,7 +146,7 @@ def test_overrides_reach_nested_keys_with_their_types(tmp_path: Path) -> None:
         ),
         ("prune.target.params=0.5", r"exactly one of params, macs, latency and channels"),
         ("prune.target={}", r"exactly one of params, macs, latency and channels"),
-        ("prune.importance=taylor", r"prune\.importance: .*'gamma', 'gamma_group', 'l1', 'l2' or 'random'"),
+        ("prune.importance=tailor", r"prune\.importance: .*'gamma', 'gamma_group', 'l1', 'l2' or 'random'"),
         ("prune.sensitivity=true", r"set prune\.scope: global"),
         ("prune.max_ratio=1", r"prune\.max_ratio: .*less than 1"),
         ("sparsify.schedule=cosine", r"sparsify\.schedule: .*'decay', 'constant' or 'ramp'"),
