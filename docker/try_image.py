@@ -89,6 +89,7 @@ def build() -> None:
             [
                 "buildah",
                 "bud",
+                "--format=docker",
                 "--isolation=chroot",
                 "--layers",
                 f"--build-arg=BASE={BASE}",

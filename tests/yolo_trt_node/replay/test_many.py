@@ -106,3 +106,15 @@ def test_a_record_that_is_damaged_is_not_believed(tmp_path):
     for text in ("[]", "{", json.dumps({"status": "done"})):
         job.beside(".json").write_text(text)
         assert many._kept(job) is None
+
+
+def test_a_bag_that_was_read_up_to_its_damage_is_tried_again(tmp_path):
+    """Its first answers are replaced, not taken for somebody else's."""
+    bag = write_flight(tmp_path / "flight", 4)
+    model = write_toy_detector(tmp_path / "toy.onnx")
+    command = [str(bag), "--out", str(tmp_path / "out"), "--model", str(model)]
+    assert main(command) == 0
+    record = tmp_path / "out" / "flight.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "failed", "reason": "cut"}))
+    assert main(command) == 0
+    assert json.loads(record.read_text())["images"] == 4

@@ -8,10 +8,11 @@ A second call skips what is finished, goes on with what was stopped, and tries f
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import html
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,8 +27,7 @@ from typing import Any
 import yaml
 
 _TRIES = 2
-# A process that was told to stop writes what it has; it may take a moment.
-_STOP_S = 30.0
+_STOPPED = (130, -signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -217,56 +217,77 @@ def _work(job: Job, running: set[subprocess.Popen[bytes]] | None = None) -> Outc
     """Look at one bag; a failure is tried once more, since what was done is kept."""
     started = time.monotonic()
     report = job.beside(".report.json")
+    told: dict[str, int] = {}
     reason = ""
-    for _ in range(_TRIES):
-        report.unlink(missing_ok=True)
-        with job.beside(".log").open("ab") as log:
-            process = subprocess.Popen(
-                [*job.command, "--report", str(report)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                # Ctrl-C in the terminal reaches the caller, who tells each process once.
-                start_new_session=True,
-            )
-            if running is not None:
-                running.add(process)
-            try:
-                status = process.wait()
-            finally:
-                if running is not None:
-                    running.discard(process)
-        if status in (130, -signal.SIGINT):
-            reason = "stopped"
-            break
-        try:
-            told: dict[str, Any] = json.loads(report.read_text())
-        except (OSError, ValueError):
-            told = {}
-        report.unlink(missing_ok=True)
-        if status == 0 and told:
-            return Outcome(
-                str(job.bag), str(job.output), "done", **told, seconds=time.monotonic() - started, key=job.key
-            )
-        ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        reason = _last_line(job.beside(".log")) or f"ended with {ended}"
-        if status < 0:
-            reason = f"ended with {ended}; {job.beside('.log')} has what it said"
-        if told:
-            # Read up to some damage: the same would happen again.
-            return Outcome(
-                str(job.bag), str(job.output), "failed", **told, reason=reason,
-                seconds=time.monotonic() - started, key=job.key,
-            )  # fmt: skip
+    with job.output.with_name(f".{job.output.name}.lock").open("w") as lock:
+        # The process inherits the lock: where its caller died (a worker of a cluster), the next one waits
+        # here until it has ended, and finds its report.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for _ in range(_TRIES):
+            if job.output.exists():
+                told = _read_report(report)
+            if told:
+                reason = ""
+                break
+            if job.output.exists() and job.beside(".json").exists():
+                # What an earlier call made of other options, or of a bag that was damaged.
+                shutil.rmtree(job.output)
+            report.unlink(missing_ok=True)
+            status = _run(job, report, lock.fileno(), running)
+            told = _read_report(report)
+            if status == 0:
+                reason = ""
+                break
+            reason = _reason(job, status)
+            # Told and yet not well: read up to some damage, and the same would happen again.
+            if told or status in _STOPPED:
+                break
+    done = bool(told) and not reason
+    seconds = time.monotonic() - started
+    report.unlink(missing_ok=True)
     return Outcome(
-        str(job.bag),
-        str(job.output),
-        "failed",
-        reason=reason,
-        seconds=time.monotonic() - started,
-        key=job.key,
-    )
+        str(job.bag), str(job.output), "done" if done else "failed", **told,
+        reason=reason or ("" if done else "ended without a report"), seconds=seconds, key=job.key,
+    )  # fmt: skip
+
+
+def _run(job: Job, report: Path, lock: int, running: set[subprocess.Popen[bytes]] | None) -> int:
+    """Run one process to its end; return its exit status."""
+    with job.beside(".log").open("ab") as log:
+        process = subprocess.Popen(
+            [*job.command, "--report", str(report)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock,),
+            # Ctrl-C in the terminal reaches the caller, who tells each process once.
+            start_new_session=True,
+        )
+    if running is None:
+        return process.wait()
+    running.add(process)
+    try:
+        return process.wait()
+    finally:
+        running.discard(process)
+
+
+def _read_report(report: Path) -> dict[str, int]:
+    """Return the counts that a process left; nothing where it left none."""
+    try:
+        told = json.loads(report.read_text())
+        return {name: int(told[name]) for name in ("images", "boxes", "unreadable")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _reason(job: Job, status: int) -> str:
+    """Say why a process failed."""
+    if status in _STOPPED:
+        return "stopped"
+    if status < 0:
+        return f"ended with {signal.Signals(-status).name}; {job.beside('.log')} has what it said"
+    return _last_line(job.beside(".log")) or f"ended with status {status}"
 
 
 def _last_line(log: Path) -> str:
