@@ -33,6 +33,13 @@ Overrides = Annotated[
     ),
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="The same as KEY=VALUE. Repeatable.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="Which class of the model is which of the data's: car=car,truck=van. Others do not count.",
+        metavar="MODEL=DATA,...",
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder, instead of the recipe's.")]
 
 
@@ -208,13 +215,14 @@ def report(
 def doctor(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe to check too.")] = None,
     overrides: Overrides = None,
+    classes: Classes = None,
 ) -> None:
     """Check this machine, and a recipe, before hours of training; exit code 1 where a run would fail."""
     from yolo_compress.doctor import examine
 
     failed = False
     colours = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
-    for finding in examine(recipe, tuple(overrides or ())):
+    for finding in examine(recipe, tuple(overrides or ()), classes):
         failed |= finding.status == "FAIL"
         console.print(f"{finding.status:4}", style=colours[finding.status], end="  ")
         console.print(finding.what, markup=False, soft_wrap=True)
@@ -300,10 +308,12 @@ def evaluate(
         int | None,
         typer.Option(help="Side in pixels of a checkpoint's input; by default as it was trained."),
     ] = None,
+    classes: Classes = None,
 ) -> None:
     """Measure a model's accuracy through the detector that flies."""
     from rich.progress import Progress
 
+    from yolo_compress.data.labelled import read_split
     from yolo_compress.export.export import evaluate as measure
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -313,11 +323,15 @@ def evaluate(
             data,
             split,
             iou_threshold=iou_threshold,
+            classes=classes,
             input_size=input_size,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     print_accuracy(accuracy)
-    console.print(f"on {accuracy.images} images of {data}, split {split!r}")
+    console.print(f"on {accuracy.images} images of {data}, split {split!r}", markup=False, soft_wrap=True)
+    for reason, count, examples in read_split(data, split).reasons():
+        text = f"{count} more are left out, as training would: {reason}; such as {'; '.join(examples)}"
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def print_accuracy(accuracy: Accuracy) -> None:

@@ -26,8 +26,10 @@ from packaging.version import Version
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Dense, Export, Prune, Recipe
+from yolo_compress.data.description import Description
 from yolo_compress.data.labelled import Split, beside, read_split
 from yolo_compress.errors import UserError
+from yolo_compress.measure.classes import match_classes
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune
 from yolo_compress.run.worker import architecture, plan, space_needed
@@ -55,8 +57,16 @@ class Finding:
     remedy: str = ""
 
 
-def examine(recipe: Path | None, overrides: tuple[str, ...] = ()) -> Iterator[Finding]:
-    """Check this machine, and a recipe where one is given; yield one finding after the other."""
+def examine(
+    recipe: Path | None, overrides: tuple[str, ...] = (), classes: str | None = None
+) -> Iterator[Finding]:
+    """Check this machine, and a recipe where one is given; yield one finding after the other.
+
+    Args:
+        recipe: the recipe's file.
+        overrides: changes to it.
+        classes: which classes of a model and the data belong together, as `yolo-compress evaluate` takes it.
+    """
     yield _python()
     yield from _packages()
     yield _onnx_chain()
@@ -70,10 +80,10 @@ def examine(recipe: Path | None, overrides: tuple[str, ...] = ()) -> Iterator[Fi
         yield Finding("FAIL", str(error), "correct the recipe; config/compress/*.yaml are examples")
         return
     yield Finding("OK", f"the recipe {recipe} is valid: {', '.join(s.name for s in plan(loaded))}")
-    yield from _recipe(loaded)
+    yield from _recipe(loaded, classes)
 
 
-def _recipe(recipe: Recipe) -> Iterator[Finding]:
+def _recipe(recipe: Recipe, classes: str | None) -> Iterator[Finding]:
     device = _device(recipe.device)
     yield device
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -86,7 +96,7 @@ def _recipe(recipe: Recipe) -> Iterator[Finding]:
         return
     yield from _room(recipe.output, needed)
     images = 0
-    names: tuple[str, ...] | None = None
+    data: Description | None = None
     if recipe.data.scenes:
         images = recipe.data.scenes.train
         yield Finding("OK", f"data: {images} scenes to train on will be generated")
@@ -98,10 +108,10 @@ def _recipe(recipe: Recipe) -> Iterator[Finding]:
             except UserError as error:
                 yield Finding("FAIL", f"data: {error}", "correct data.yaml in the recipe, or the description")
                 return
-            names = chosen.names
+            data = chosen.description
             images = len(chosen.images) if split == "train" else images
             yield from _split(chosen, split, recipe)
-    yield from _models(recipe, names)
+    yield from _models(recipe, data, classes)
     if recipe.prune:
         yield _prune(recipe, recipe.prune)
     if device.status != "FAIL":
@@ -335,14 +345,14 @@ def _split(split: Split, name: str, recipe: Recipe) -> Iterator[Finding]:
         yield Finding("OK", text)
 
 
-def _models(recipe: Recipe, names: tuple[str, ...] | None) -> Iterator[Finding]:
+def _models(recipe: Recipe, data: Description | None, classes: str | None) -> Iterator[Finding]:
     """Check that each checkpoint loads and knows the data's classes, where it is not trained on them."""
     for key, dense in (("teacher", recipe.teacher), ("student", recipe.student)):
         if dense is not None:
-            yield _model(key, dense, names)
+            yield _model(key, dense, data, classes)
 
 
-def _model(key: str, dense: Dense, names: tuple[str, ...] | None) -> Finding:
+def _model(key: str, dense: Dense, data: Description | None, classes: str | None) -> Finding:
     try:
         model = architecture(dense)
     except UserError as error:
@@ -351,12 +361,12 @@ def _model(key: str, dense: Dense, names: tuple[str, ...] | None) -> Finding:
     if not dense.model.endswith(".pt"):
         return Finding("OK", f"{what}, to be trained from scratch")
     known = list(load_model(dense.model).names.values())
-    if names is not None and dense.train is None and len(known) != len(names):
-        return Finding(
-            "FAIL",
-            f"{what}: knows {len(known)} classes, the data has {len(names)}",
-            f"say in {key}.train how to train it on this data",
-        )
+    if data is not None and dense.train is None:
+        try:
+            match_classes(dense.model, known, data.path, data.names, named=data.named, mapping=classes)
+        except UserError as error:
+            remedy = f"say in {key}.train how to train it on this data, or match the classes"
+            return Finding("FAIL", f"{what}: {error}", remedy)
     return Finding("OK", f"{what}, {len(known)} classes")
 
 

@@ -40,7 +40,8 @@ from yolo_compress.config.sections import Export
 from yolo_compress.data.labelled import read_image, read_split, spread
 from yolo_compress.errors import UserError
 from yolo_compress.export.graph import append_suppression, fix_sizes, quantise, tail_nodes, to_half
-from yolo_compress.measure.accuracy import Accuracy, evaluate_model, require_same_classes
+from yolo_compress.measure.accuracy import Accuracy, evaluate_model
+from yolo_compress.measure.classes import match_classes
 from yolo_compress.measure.detector import SCORE_FLOOR
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 
@@ -453,7 +454,13 @@ def deliver(
         measured_on = read_split(data, split)
         images = measured_on.images
         # Before anything is exported, not after.
-        require_same_classes(checkpoint, list(load_model(checkpoint).names.values()), data, measured_on.names)
+        match_classes(
+            checkpoint,
+            list(load_model(checkpoint).names.values()),
+            data,
+            measured_on.names,
+            named=measured_on.description.named,
+        )
     if "int8" in settings.precision:
         if data is None:
             raise UserError(
@@ -532,6 +539,7 @@ def evaluate(
     split: str = "val",
     *,
     iou_threshold: float | None = None,
+    classes: str | None = None,
     input_size: int | None = None,
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -546,6 +554,7 @@ def evaluate(
         data: as `evaluate_model`.
         split: as `evaluate_model`.
         iou_threshold: as `evaluate_model`.
+        classes: as `evaluate_model`.
         input_size: side in pixels of the square input of a checkpoint; None for the one that it was trained
             with. Other models know theirs.
         threads: as `evaluate_model`.
@@ -558,13 +567,25 @@ def evaluate(
         if input_size is not None:
             raise UserError(f"{model} has its own input size; an input size is only for checkpoints (.pt)")
         return evaluate_model(
-            model, data, split, iou_threshold=iou_threshold, threads=threads, progress=progress
+            model,
+            data,
+            split,
+            iou_threshold=iou_threshold,
+            classes=classes,
+            threads=threads,
+            progress=progress,
         )
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / f"{model.stem}.onnx"
         export_onnx(model, exported, input_size)
-        return evaluate_model(
-            exported, data, split, iou_threshold=iou_threshold, threads=threads, progress=progress
+        return evaluate(
+            exported,
+            data,
+            split,
+            iou_threshold=iou_threshold,
+            classes=classes,
+            threads=threads,
+            progress=progress,
         )
 
 

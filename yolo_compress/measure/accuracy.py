@@ -21,7 +21,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolo_compress.data.labelled import GroundTruth, read_image, read_split
-from yolo_compress.errors import UserError
+from yolo_compress.measure.classes import ClassMap, match_classes
 from yolo_compress.measure.detector import MAX_DETECTIONS, load_detector
 
 # The toolkit's too: what lies in ignored regions to at least this share of its area is left out.
@@ -215,6 +215,7 @@ def evaluate_model(
     split: str = "val",
     *,
     iou_threshold: float | None = None,
+    classes: str | None = None,
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
@@ -226,6 +227,7 @@ def evaluate_model(
         split: the split to measure on.
         iou_threshold: of the suppression; None for the model card's. A model with an end2end head suppresses
             by itself.
+        classes: which class of the model is which of the data's, where they differ (`match_classes`).
         threads: CPU threads; 0 for one a core.
         progress: called with (images done, images in all).
 
@@ -234,34 +236,26 @@ def evaluate_model(
     """
     chosen = read_split(data, split)
     chosen.require_labels(split)
-    names = chosen.names
     detector = load_detector(model, iou_threshold, threads)
-    require_same_classes(model, detector.card.names, data, names)
+    matched = match_classes(
+        model, detector.card.names, data, chosen.names, named=chosen.description.named, mapping=classes
+    )
     truths, found = [], []
     for done, sample in enumerate(chosen.samples, start=1):
         image = read_image(sample.image)
-        truths.append(sample.truth())
+        truths.append(_of_classes(sample.truth(), matched))
         result = detector.detect([image])[0]
         boxes = result.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        found.append(Found(boxes, result.scores.astype(np.float64), result.class_ids.astype(np.int64)))
+        ids = matched.of_model[result.class_ids]
+        found.append(Found(boxes[ids >= 0], result.scores[ids >= 0].astype(np.float64), ids[ids >= 0]))
         if progress is not None:
             progress(done, len(chosen.samples))
-    return score(truths, found, names)
+    return score(truths, found, matched.names)
 
 
-def require_same_classes(model: Path, known: Sequence[str], data: Path, names: Sequence[str]) -> None:
-    """Refuse to measure a model on data of other classes; only their number can be compared.
-
-    Raises:
-        UserError: the model knows more or fewer classes than the data has.
-    """
-
-    def few(classes: Sequence[str]) -> str:
-        return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
-
-    if len(known) != len(names):
-        raise UserError(
-            f"{model} knows {len(known)} classes ({few(known)}), but {data} has {len(names)} ({few(names)}); "
-            "measure it on data with its own classes"
-        )
+def _of_classes(truth: GroundTruth, matched: ClassMap) -> GroundTruth:
+    """Return the objects of the classes that are measured."""
+    ids = matched.of_data[truth.class_ids]
+    counted = None if truth.counted is None else truth.counted[ids >= 0]
+    return GroundTruth(truth.boxes[ids >= 0], ids[ids >= 0], truth.ignored, counted)
