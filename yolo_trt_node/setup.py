@@ -38,7 +38,7 @@ setup(
         "console_scripts": [
             f"bag_detect = {NAME}.replay.bag_detect:main",
             f"build_engine = {NAME}.build_engine:main",
-            f"detector_node = {NAME}.node.detector_node:main",
+            f"detector_node = {NAME}.node.start:main",
             f"play_images = {NAME}.replay.play_images:main",
             f"record_bag = {NAME}.replay.record_bag:main",
         ]

@@ -286,7 +286,7 @@ def test_the_users_file_wins_over_defaults_and_arguments_win_over_the_file(launc
     ("argument", "words"),
     [
         ("use_sim_time:=maybe", "neither true nor false"),
-        ("autostart:=yes please", "neither true nor false"),
+        ("autostart:=yes please", "must be true or false"),
         ("use_respawn:=2", "neither true nor false"),
         ("params_file:=nowhere.yaml", "there is no file"),
         ("dds_profile:=nowhere.xml", "there is no file"),

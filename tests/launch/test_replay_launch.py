@@ -31,7 +31,7 @@ STEP_NS = 100_000_000
 STORE = typestore()
 
 EXECUTABLES = {
-    "detector_node": "yolo_trt_node.node.detector_node",
+    "detector_node": "yolo_trt_node.node.start",
     "play_images": "yolo_trt_node.replay.play_images",
     "record_bag": "yolo_trt_node.replay.record_bag",
 }

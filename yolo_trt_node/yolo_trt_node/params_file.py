@@ -34,7 +34,7 @@ class Section(NamedTuple):
 
     def fits(self, full_name: str) -> bool:
         """Whether it is for the node of a full name (``/uav1/yolo_detector``)."""
-        pattern = re.escape(self.node).replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
+        pattern = re.escape(self.node).replace(r"/\*\*", r"(/[^/]+)*").replace(r"/\*", r"/[^/]+")
         return re.fullmatch(pattern, full_name) is not None
 
 

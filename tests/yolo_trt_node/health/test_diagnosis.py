@@ -247,3 +247,31 @@ def test_of_several_causes_the_outermost_is_told():
         assert finding.cause == cause
         case = replace(case, **relief)
     assert explain(case) is None
+
+
+class TestEndOfAReplay:
+    def test_the_end_of_bag_and_clock_is_no_complaint(self):
+        ended = situation(sim_time=True, clock_publishers=0, clock_gone_s=0.0)
+        assert explain(ended) is None
+        assert explain(replace(ended, clock_gone_s=20.0, window=replace(NOTHING, silent_s=20.5))) is None
+
+    def test_images_that_come_on_without_a_clock_are_one(self):
+        case = situation(sim_time=True, clock_publishers=0, clock_gone_s=3.0)
+        found(case, Cause.NO_CLOCK)
+
+    def test_without_simulated_time_the_clock_is_none_of_it(self):
+        found(silence(publishers=(), clock_gone_s=1.0), Cause.NO_PUBLISHER)
+
+
+def test_the_remedy_is_one_that_several_cameras_have():
+    case = silence(publishers=(), image_topics={"/nose/image": IMAGE}, camera="front")
+    details = found(case, Cause.NO_PUBLISHER)
+    assert "parameter cameras in place of front" in details
+    assert "image_topic" not in details
+
+
+def test_a_question_ends_with_one_mark():
+    case = silence(publishers=(), image_topics={}, sim_time=True)
+    details = found(case, Cause.NO_PUBLISHER)
+    assert "if it has a life cycle? use_sim_time is set" in details
+    assert "?." not in details

@@ -1,9 +1,16 @@
 """Where a camera's images are read from, and how many of them."""
 
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
+from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from yolo_trt_node.node.camera import RateLimit, Source, choose_source
+from std_msgs.msg import Header
+from yolo_trt_node.node.camera import Camera, RateLimit, Source, choose_source
+from yolo_trt_node.node_options import LiveOptions
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 TOPIC = "/front/image"
@@ -47,7 +54,7 @@ def test_a_topic_that_is_compressed_by_its_name_is_read_itself(transport):
     [
         ([True], "auto", True),
         ([False], "auto", False),
-        ([True, False], "auto", False),
+        ([True, False], "auto", True),
         ([], "auto", False),
         ([True], "best_effort", False),
         ([False], "reliable", True),
@@ -86,3 +93,138 @@ def test_after_a_silence_there_is_no_burst():
     limit = RateLimit()
     assert limit.take(0.0, 10)
     assert [limit.take(50 + index / 1000, 10) for index in range(100)].count(True) <= 2
+
+
+def test_of_mixed_publishers_the_reliable_ones_are_read_until_they_turn_out_silent():
+    published = {TOPIC: [(RAW, True), (RAW, False)]}
+    assert choose(published).reliable
+    source = choose_source(TOPIC, "auto", "auto", lambda name: published.get(name, []), gave_up=True)
+    assert not source.reliable
+    only = {TOPIC: [(RAW, True)]}
+    assert choose_source(TOPIC, "auto", "auto", lambda name: only.get(name, []), gave_up=True).reliable
+
+
+@pytest.mark.parametrize(
+    ("before_hz", "after_hz", "wait_s"), [(0.01, 10.0, 0.1), (0.01, 0.0, 0.0), (10.0, 0.5, 2.0)]
+)
+def test_a_new_rate_takes_effect_at_once(before_hz, after_hz, wait_s):
+    limit = RateLimit()
+    assert limit.take(100.0, before_hz)
+    if wait_s:
+        assert not limit.take(100.0 + 0.5 * wait_s, after_hz)
+    assert limit.take(100.0 + wait_s, after_hz)
+
+
+class FakeNode:
+    """A node whose graph and log are the test's."""
+
+    def __init__(self):
+        self.offers = {}
+        self.lines = []
+
+    def get_publishers_info_by_topic(self, topic):
+        return [
+            SimpleNamespace(
+                topic_type=RAW,
+                node_namespace="/",
+                node_name=name,
+                endpoint_gid=list(name.encode()),
+                qos_profile=SimpleNamespace(
+                    reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+                ),
+            )
+            for name, reliable in self.offers.get(topic, {}).items()
+        ]
+
+    def get_logger(self):
+        return SimpleNamespace(info=self.lines.append, warning=self.lines.append)
+
+    def resolve_topic_name(self, topic):
+        return topic
+
+    def create_lifecycle_publisher(self, *_, **__):
+        return SimpleNamespace(get_subscription_count=lambda: 1)
+
+    def create_subscription(self, kind, topic, callback, profile, **_):
+        return SimpleNamespace(topic=topic, profile=profile)
+
+    def destroy_subscription(self, subscription):
+        pass
+
+    def has_parameter(self, name):
+        return True
+
+    def get_parameter(self, name):
+        return SimpleNamespace(value="auto")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(s=100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now.s)
+    return now
+
+
+@pytest.fixture
+def camera(clock):
+    node = FakeNode()
+    made = Camera(node, TOPIC, transport="auto", reliability="auto", live=LiveOptions)
+    made.node = node
+    return made
+
+
+def image(stamp=1):
+    return Image(header=Header(stamp=Time(sec=stamp)))
+
+
+def test_a_silent_best_effort_publisher_does_not_throw_away_a_reliable_camera(camera, clock):
+    camera.node.offers[TOPIC] = {"driver": True}
+    camera.open(lambda message: False)
+    camera.node.offers[TOPIC] = {"driver": True, "ghost": False}
+    for _ in range(20):
+        clock.s += 0.5
+        camera._on_image(image())
+        camera.follow()
+    assert camera.source.reliable
+
+
+def test_where_only_the_best_effort_publisher_sends_it_is_read_and_the_log_names_both(camera, clock):
+    camera.node.offers[TOPIC] = {"driver": False, "ghost": True}
+    camera.open(lambda message: False)
+    assert camera.source.reliable
+    for _ in range(6):
+        clock.s += 0.5
+        camera.follow()
+    assert not camera.source.reliable
+    assert "(/driver best_effort, /ghost reliable)" in camera.node.lines[-1]
+    camera._on_image(image())
+    camera.follow()
+    assert not camera.source.reliable
+
+
+def test_another_publisher_begins_new_statistics(camera, clock):
+    camera.node.offers[TOPIC] = {"old": True}
+    camera.open(lambda message: False)
+    camera.follow()
+    camera._on_image(image())
+    camera.statistics.lost(9)
+    camera.node.offers[TOPIC] = {}
+    clock.s += 30
+    camera.follow()
+    assert camera.statistics.source_changes == 0
+    camera.node.offers[TOPIC] = {"new": True}
+    camera.follow()
+    assert camera.statistics.source_changes == 1
+    window = camera.statistics.window()
+    assert (window.received, window.lost, window.silent_s) == (0, 0, None)
+    assert window.longest_gap_s < 20
+
+
+def test_a_profile_that_does_not_fit_is_told_in_our_words(camera):
+    camera.node.offers[TOPIC] = {"driver": True}
+    camera.open(lambda message: False)
+    camera._on_incompatible(SimpleNamespace(last_policy_kind=QoSPolicyKind.RELIABILITY))
+    assert camera.node.lines[-1].endswith("image_reliability auto settles it")
+    camera._on_incompatible(SimpleNamespace(last_policy_kind=QoSPolicyKind.DURABILITY))
+    assert "another durability" in camera.node.lines[-1]
+    assert "will not come" in camera.node.lines[-1]

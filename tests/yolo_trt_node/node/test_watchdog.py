@@ -1,13 +1,14 @@
 """A finding is said once, again when it changes, and then ever more rarely."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from yolo_trt_node.health.diagnosis import Publisher, Situation
 from yolo_trt_node.health.statistics import Window
-from yolo_trt_node.node.watchdog import Watchdog, conflict, describe, other_domains
+from yolo_trt_node.node.watchdog import Watchdog, _image_topics, conflict, describe, other_domains
 
 SILENT = Situation(
     topic="/image",
@@ -109,3 +110,36 @@ def test_other_domains_are_read_from_the_ports_that_are_open(tmp_path):
 
     assert list(other_domains(7, tmp_path)) == [0, 42]
     assert list(other_domains(0, tmp_path / "nowhere")) == []
+
+
+def test_the_end_of_a_replay_is_said_once_and_is_no_complaint():
+    dog = Watchdog()
+    over = replace(SILENT, sim_time=True, clock_gone_s=3.0, publishers=())
+    text, complaint = dog.look(over, 0.0)
+    assert "/clock has ended" in text
+    assert not complaint
+    assert dog.look(replace(over, clock_gone_s=4.0), 1.0) is None
+
+
+def test_the_input_is_back_with_its_first_image_and_not_with_its_publisher():
+    dog = Watchdog()
+    dog.look(SILENT, 0.0)
+    another = replace(MATCHED, window=Window(duration_s=1.0), listening_s=1.0)
+    assert dog.look(another, 10.0) is None
+    text, _ = dog.look(WELL, 11.0)
+    assert "input is back after 15.0 s" in text
+
+
+def test_what_other_detectors_have_drawn_is_no_camera():
+    topics = {"/front/image": "driver", "/front/annotated": "detector"}
+    info = {
+        topic: [SimpleNamespace(node_namespace="/", node_name=name, topic_type="sensor_msgs/msg/Image")]
+        for topic, name in topics.items()
+    }
+    node = SimpleNamespace(
+        get_namespace=lambda: "/",
+        get_name=lambda: "ours",
+        get_topic_names_and_types=lambda: [(topic, ["sensor_msgs/msg/Image"]) for topic in topics],
+        get_publishers_info_by_topic=info.get,
+    )
+    assert dict(_image_topics(node, "/image")) == {"/front/image": "sensor_msgs/msg/Image"}

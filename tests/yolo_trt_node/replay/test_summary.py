@@ -52,7 +52,7 @@ def test_words_and_figures_lie_beside_the_bag(tmp_path):
     (tmp_path / "player.json").write_text(json.dumps(played((1, 0), (2, 100))))
     (tmp_path / "recorder.json").write_text(json.dumps(recorded((2, 112))))
     said = write_summary(tmp_path, {"/front": "/detections"})
-    assert "/front: 2 frames, 1 answered, 1 dropped" in said
+    assert "/front: 2 frames, 1 with detections, 1 without (unreadable, or newer ones" in said
     assert "p50 12 ms, p95 12 ms" in said
     assert str(tmp_path / "bag") in said
     (camera,) = json.loads((tmp_path / "summary.json").read_text())

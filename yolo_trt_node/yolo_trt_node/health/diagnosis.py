@@ -98,6 +98,8 @@ class Situation:
         now_s: the node's clock, seconds.
         sim_time: whether that clock follows ``/clock``.
         clock_publishers: how many publishers ``/clock`` has.
+        clock_gone_s: seconds since ``/clock`` lost its last publisher; ``None``: it has one, or never had.
+        camera: the camera's entry in the parameter ``cameras``; empty for the only one.
         middleware: the RMW implementation.
         qos: the subscription's profile in words. This and what follows is looked up only in silence.
         publishers: those of the topic.
@@ -115,6 +117,8 @@ class Situation:
     now_s: float
     sim_time: bool = False
     clock_publishers: int = 0
+    clock_gone_s: float | None = None
+    camera: str = ""
     middleware: str = ""
     qos: str = ""
     publishers: tuple[Publisher, ...] = ()
@@ -122,6 +126,13 @@ class Situation:
     other_nodes: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     other_domains: tuple[int, ...] = ()
+
+    @property
+    def replay_is_over(self) -> bool:
+        """Whether the bag or the simulation that gave the time has ended, and no image has come since."""
+        if not self.sim_time or self.clock_gone_s is None:
+            return False
+        return self.window.silent_s is None or self.window.silent_s >= self.clock_gone_s
 
     @property
     def silent(self) -> bool:
@@ -138,6 +149,8 @@ def explain(situation: Situation) -> Finding | None:
     What keeps images from arriving comes first, from the outside (nobody there) to the inside (matched, but
     lost on the way); then what keeps them from being used; then what spoils their times.
     """
+    if situation.replay_is_over:
+        return None
     for look in (_nobody, _mismatch, _lost, _silent, _unreadable, _no_clock, _stamps):
         finding = look(situation)
         if finding is not None:
@@ -161,10 +174,8 @@ def _nobody(situation: Situation) -> Finding | None:
                 "understands this one; on another machine ROS_LOCALHOST_ONLY must be unset, "
                 "ROS_AUTOMATIC_DISCOVERY_RANGE be SUBNET, and UDP multicast get through"
             )
-        return Finding(
-            Cause.ALONE, situation.topic, f"{advice}. Here: {settings}" + _missing_clock(situation)
-        )
-    return Finding(Cause.NO_PUBLISHER, situation.topic, _similar(situation) + _missing_clock(situation))
+        return Finding(Cause.ALONE, situation.topic, _with_clock(f"{advice}. Here: {settings}", situation))
+    return Finding(Cause.NO_PUBLISHER, situation.topic, _with_clock(_similar(situation), situation))
 
 
 def _similar(situation: Situation) -> str:
@@ -184,9 +195,14 @@ def _similar(situation: Situation) -> str:
     nearest = sorted(found, key=lambda name: (-ratio(name), name))[:SIMILAR_SHOWN]
     shown = ", ".join(f"{name} ({_short(found[name])})" for name in nearest)
     others = len(found) - len(nearest)
+    remedy = (
+        f"write the right one into the parameter cameras in place of {situation.camera}"
+        if situation.camera
+        else "set image_topic (launch) or remap image to the right one"
+    )
     return (
-        f"Images are on {shown}{f' and {others} more' if others else ''}: set image_topic (launch) or remap "
-        "image to the right one; image_transport auto takes either type"
+        f"Images are on {shown}{f' and {others} more' if others else ''}: {remedy}; image_transport auto "
+        "takes either type"
     )
 
 
@@ -260,7 +276,7 @@ def _silent(situation: Situation) -> Finding | None:
     if "reliable" in situation.qos:
         # Reliable images are not lost, but sent again and again, for seconds.
         details += f". If the images are large, {_large_frames_remedy(situation)}"
-    return Finding(Cause.SILENT, situation.topic, details + _missing_clock(situation))
+    return Finding(Cause.SILENT, situation.topic, _with_clock(details, situation))
 
 
 def _unreadable(situation: Situation) -> Finding | None:
@@ -328,11 +344,15 @@ def _stamps(situation: Situation) -> Finding | None:
     return None
 
 
-def _missing_clock(situation: Situation) -> str:
-    """Say that the clock is missing as well, which hints at a bag or a simulation that does not run."""
+def _with_clock(details: str, situation: Situation) -> str:
+    """Add that the clock is missing as well, which hints at a bag or a simulation that does not run."""
     if not situation.sim_time or situation.clock_publishers:
-        return ""
-    return ". use_sim_time is set and nobody publishes /clock either: does the bag or the simulation run?"
+        return details
+    stop = "" if details.endswith("?") else "."
+    return (
+        f"{details}{stop} use_sim_time is set and nobody publishes /clock either: does the bag or the "
+        "simulation run?"
+    )
 
 
 def _nodes(count: int) -> str:

@@ -262,8 +262,9 @@ def detections_status(name: str, window: Window, stale: bool, thresholds: Thresh
         values |= {
             "Frame age p50 (s)": f"{median_s:.4f}",
             "Frame age p95 (s)": f"{late_s:.4f}",
-            "Boxes per image": f"{window.boxes / window.published:.1f}",
         }
+    if window.published:
+        values["Boxes per image"] = f"{window.boxes / window.published:.1f}"
     for stage in window.timing:
         values |= {
             f"Stage {stage} p50 (s)": f"{window.stage_s(stage):.4f}",
@@ -275,6 +276,11 @@ def detections_status(name: str, window: Window, stale: bool, thresholds: Thresh
 
 def _judge_detections(window: Window, stale: bool, thresholds: Thresholds) -> tuple[Level, str]:
     late_s = window.age_s(95)
+    if late_s is None and window.published:
+        return (
+            Level.OK,
+            f"{Says.ANSWERED}: {window.output_hz:.1f} Hz, frame age unknown: their stamps are zero",
+        )
     if late_s is None:
         if stale or not window.received:
             return Level.STALE, Says.NOTHING_TO_DO

@@ -28,7 +28,8 @@ class Window:
         unreadable: images that could not be used, by reason.
         published: images answered.
         boxes: boxes in those answers.
-        ages_s: age of each answered image (its stamp against the node's clock) when its answer went out.
+        ages_s: age of each answered image (its stamp against the node's clock) when its answer went out; none
+            of images whose stamp is zero.
         timing: seconds that each stage took, for each answered image.
         longest_gap_s: longest time without an image, between two of them or up to the end of the span; it may
             have begun before the span.
@@ -98,7 +99,11 @@ class Window:
 
 
 class CameraStatistics:
-    """Counts what becomes of one camera's images; every method may be called from any thread."""
+    """Counts what becomes of one camera's images; every method may be called from any thread.
+
+    Attributes:
+        source_changes: how often `restart` was called.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Start the first window; `clock` gives steady seconds."""
@@ -107,7 +112,16 @@ class CameraStatistics:
         self._last_input_s: float | None = None
         self._stamp_s: float | None = None
         self._created_s = clock()
+        self.source_changes = 0
         self._start(self._created_s)
+
+    def restart(self) -> None:
+        """Begin anew: the images come from another source now, and the old one's losses are not its own."""
+        with self._lock:
+            self._last_input_s = self._stamp_s = None
+            self._created_s = self._clock()
+            self.source_changes += 1
+            self._start(self._created_s)
 
     def _start(self, now_s: float) -> None:
         self._started_s = now_s
@@ -152,18 +166,19 @@ class CameraStatistics:
         with self._lock:
             _count(self._unreadable, reason)
 
-    def published(self, age_s: float, timing: Mapping[str, float], boxes: int) -> None:
+    def published(self, age_s: float | None, timing: Mapping[str, float], boxes: int) -> None:
         """Count an answer.
 
         Args:
-            age_s: seconds from the image's stamp to now, by the node's clock.
+            age_s: seconds from the image's stamp to now, by the node's clock; ``None`` where it has no stamp.
             timing: seconds that each stage took.
             boxes: how many boxes were found.
         """
         with self._lock:
             self._published += 1
             self._boxes += boxes
-            self._ages_s.append(age_s)
+            if age_s is not None:
+                self._ages_s.append(age_s)
             for stage, seconds in timing.items():
                 self._timing.setdefault(stage, []).append(seconds)
 

@@ -16,9 +16,17 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 try:
-    from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
+    from rclpy.event_handler import (
+        QoSMessageLostInfo,
+        QoSRequestedIncompatibleQoSInfo,
+        SubscriptionEventCallbacks,
+    )
 except ModuleNotFoundError:  # Humble
-    from rclpy.qos_event import QoSMessageLostInfo, SubscriptionEventCallbacks
+    from rclpy.qos_event import (
+        QoSMessageLostInfo,
+        QoSRequestedIncompatibleQoSInfo,
+        SubscriptionEventCallbacks,
+    )
 
 from yolo_trt_node.health.statistics import CameraStatistics
 from yolo_trt_node.node.qos import answer_qos, create_publisher, image_qos
@@ -40,6 +48,9 @@ TYPE_NAMES: Mapping[type, str] = {
 
 RATE_REASON = "max_rate_hz"
 UNHEARD_REASON = "nobody listens"
+# Of reliable and best-effort publishers on one topic the reliable ones are read first. Where they send
+# nothing for so long, all are read.
+MIXED_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +79,12 @@ def choose_source(
     reliability: str,
     offers: Callable[[str], Sequence[tuple[str, bool]]],
     current: Source | None = None,
+    gave_up: bool = False,
 ) -> Source:
     """Choose where to read a camera's images from.
+
+    Reliability follows what sends: where some publishers are reliable and some are not, the reliable ones are
+    read, until they turn out to be silent.
 
     Args:
         topic: the camera's topic.
@@ -77,6 +92,7 @@ def choose_source(
         reliability: ``reliable``, ``best_effort`` or ``auto``.
         offers: gives (type name, whether reliable) of each publisher of a topic.
         current: what is read now; it stays where nothing is published.
+        gave_up: the reliable ones among several publishers have sent nothing.
     """
     compressed = topic if topic.endswith("/compressed") else f"{topic}/compressed"
     raw_choice = (topic, Image)
@@ -89,7 +105,7 @@ def choose_source(
     for name, kind in candidates:
         found = [reliable for type_name, reliable in offers(name) if type_name == TYPE_NAMES[kind]]
         if found:
-            chosen = Source(name, kind, all(found))
+            chosen = Source(name, kind, all(found) or (any(found) and not gave_up))
             break
     if chosen is None:
         # Best effort matches every publisher that may come.
@@ -104,15 +120,23 @@ class RateLimit:
     def __init__(self) -> None:
         """Take the first."""
         self._due_s = 0.0
+        self._rate_hz = 0.0
+        self._taken_s: float | None = None
 
     def take(self, now_s: float, rate_hz: float) -> bool:
         """Whether to take the image that came now (steady seconds), at most `rate_hz` of them a second."""
         if rate_hz <= 0:
+            self._rate_hz, self._taken_s = rate_hz, now_s
             return True
         period = 1 / rate_hz
+        if rate_hz != self._rate_hz:
+            # A new rate counts from now on, not when the old one's period is over.
+            self._rate_hz = rate_hz
+            self._due_s = 0.0 if self._taken_s is None else self._taken_s + period
         # Images do not come on the dot; one that is a little early is not to cost a whole period.
         if now_s < self._due_s - period / 4:
             return False
+        self._taken_s = now_s
         # From when it was due, not from now: else 30 Hz thinned to 20 Hz would become 15 Hz.
         self._due_s += period
         if self._due_s <= now_s:
@@ -166,6 +190,10 @@ class Camera:
         self._lock = threading.Lock()
         self._put: Callable[[ImageMessage], bool] | None = None
         self._subscription: Subscription | None = None
+        # Who publishes, by the identities that the middleware gives; what the subscription has heard of them.
+        self._publishers: frozenset[tuple[int, ...]] = frozenset()
+        self._gave_up = False
+        self._heard_s = 0.0
         self.tracker: Tracker | None = None
         self.ground: GroundProjection | None = None
         kinds = {"detections": Detection2DArray, "annotated": Image}
@@ -206,16 +234,47 @@ class Camera:
     def follow(self) -> None:
         """Subscribe anew where the publishers have become others than before."""
         with self._lock:
-            if self._put is None:
+            if self._put is None or self.source is None:
                 return
+            before = self.source
+            changed = self._publishers_changed(before)
             source = self._choose()
-            if source != self.source:
+            if source != before:
                 self._unsubscribe()
                 self._subscribe(source)
                 self._node.get_logger().info(
                     f"{self.topic}: now reading {TYPE_NAMES[source.kind]} from {source.topic}, "
-                    f"{source.reliability.name.lower()}, as its publishers offer it"
+                    f"{source.reliability.name.lower()}, as its publishers offer it{self._offered(source)}"
                 )
+            if changed or (source.topic, source.kind) != (before.topic, before.kind):
+                self.statistics.restart()
+
+    def _publishers_changed(self, source: Source) -> bool:
+        """Note who publishes what is read; return whether those of before have all gone and others come."""
+        infos = self._node.get_publishers_info_by_topic(source.topic)
+        now = frozenset(
+            tuple(info.endpoint_gid) for info in infos if info.topic_type == TYPE_NAMES[source.kind]
+        )
+        if not now or now == self._publishers:
+            if source.reliable and time.monotonic() - self._heard_s > MIXED_PATIENCE_S:
+                # Of no effect where all are reliable.
+                self._gave_up = True
+            return False
+        replaced = bool(self._publishers) and not now & self._publishers
+        self._publishers, self._gave_up = now, False
+        self._heard_s = time.monotonic()
+        return replaced
+
+    def _offered(self, source: Source) -> str:
+        """Name the publishers of a topic, where some offer less than others."""
+        infos = self._node.get_publishers_info_by_topic(source.topic)
+        offers = {
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}": info.qos_profile.reliability.name.lower()
+            for info in infos
+        }
+        if len(set(offers.values())) < 2:
+            return ""
+        return f" ({', '.join(f'{name} {offer}' for name, offer in sorted(offers.items()))})"
 
     def close(self) -> None:
         """Stop listening."""
@@ -240,7 +299,9 @@ class Camera:
                 for info in self._node.get_publishers_info_by_topic(topic)
             ]
 
-        source = choose_source(self.topic, self._transport, self._reliability, offers, self.source)
+        source = choose_source(
+            self.topic, self._transport, self._reliability, offers, self.source, self._gave_up
+        )
         override = self._reliability_override(source.topic)
         return source if override == "auto" else replace(source, reliable=override == "reliable")
 
@@ -265,10 +326,13 @@ class Camera:
             source.topic,
             self._on_image,
             image_qos(source.reliability),
-            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
+            event_callbacks=SubscriptionEventCallbacks(
+                message_lost=self._on_lost, incompatible_qos=self._on_incompatible
+            ),
             qos_overriding_options=QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)),
         )
         self.source = source
+        self._heard_s = time.monotonic()
 
     def _unsubscribe(self) -> None:
         if self._subscription is not None:
@@ -278,7 +342,20 @@ class Camera:
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self.statistics.lost(event.total_count_change)
 
+    def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        """Say what follows, in place of rcl's "no messages will be received"."""
+        source = self.source
+        if source is None:
+            return
+        policy = QoSPolicyKind(int(event.last_policy_kind)).name.lower()
+        text = f"{source.topic}: a publisher offers another {policy} than this node asks for"
+        if policy == "reliability" and self._reliability == "auto":
+            self._node.get_logger().info(f"{text}; image_reliability auto settles it")
+        else:
+            self._node.get_logger().warning(f"{text}, and its images will not come; see /diagnostics")
+
     def _on_image(self, message: ImageMessage) -> None:
+        self._heard_s = time.monotonic()
         stamp = message.header.stamp
         self.statistics.received(stamp.sec + stamp.nanosec * 1e-9)
         put = self._put

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -85,6 +86,9 @@ class DetectorNode(LifecycleNode):
         ``detections_3d`` out, ``vision_msgs/Detection3DArray``, where ``ground_frame`` is set;
     and for all cameras ``label_info`` and ``vision_info`` out, latched.
 
+    Attributes:
+        given_up: why the process has to end, though nobody asked it to; empty while it need not.
+
     Threads: the executor's only stores images and answers services; "inference" (`Worker`) does all that
     happens to an image (`Pipeline`); "transitions" (`Transitions`) runs the life cycle, and is the only one
     that creates and destroys what the others use; "health" (`Health`) watches, and says what is wrong.
@@ -113,8 +117,15 @@ class DetectorNode(LifecycleNode):
         self._timers_active: list[Timer] = []
         self._health = Health(self)
         self._log_handler = RosLog(self, self._health)
+        self.given_up = ""
         self._transitions = Transitions(self)
         self.add_on_set_parameters_callback(self._on_parameters)
+
+    def _give_up(self, reason: str) -> None:
+        """End the process, from any thread: what starts it again gets a node that works."""
+        if not self.given_up:
+            self.get_logger().fatal(f"{reason}. This process ends; let launch start it again (use_respawn)")
+            self.given_up = reason
 
     def _live(self) -> LiveOptions:
         return self._settings.live
@@ -251,7 +262,13 @@ class DetectorNode(LifecycleNode):
         assert self._detector is not None
         node = self._settings.node
         pipeline = Pipeline(
-            self, self._detector, self._cameras, self._live, node.max_pixels, node.thermal_range
+            self,
+            self._detector,
+            self._cameras,
+            self._live,
+            node.max_pixels,
+            node.thermal_range,
+            self._give_up,
         )
         self._worker = Worker(
             pipeline.process,
@@ -395,7 +412,7 @@ def main() -> None:
     at_rest = False
     try:
         node.start()
-        while not stopping and rclpy.ok():
+        while not stopping and not node.given_up and rclpy.ok():
             try:
                 executor.spin_once(timeout_sec=SPIN_PERIOD_S)
             except _rclpy.InvalidHandle:
@@ -410,7 +427,9 @@ def main() -> None:
         rclpy.try_shutdown()
         if not at_rest:
             # A thread is inside a library that cannot be interrupted; Python would wait for it, or crash.
-            os._exit(0)
+            os._exit(1 if node.given_up else 0)
+    if node.given_up:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -197,12 +197,19 @@ class _Watch:
         self._unlogged = Window()
         self._total = 0
         self._since_s = time.monotonic()
+        self._source_changes = camera.statistics.source_changes
+        self._clock_seen = False
+        self._clock_gone_at_s: float | None = None
         camera.statistics.window()  # what came before does not count
 
     def look(self, node: Node, thresholds: Thresholds) -> list[Status]:
         """Take what happened since the last look, log what is worth it, and return the statuses."""
         camera = self._camera
         now_s = time.monotonic()
+        if camera.statistics.source_changes != self._source_changes:
+            self._source_changes = camera.statistics.source_changes
+            self._recent.clear()
+            self._since_s = now_s
         self._recent.append(camera.statistics.window())
         while sum(window.duration_s for window in self._recent) - self._recent[0].duration_s >= WINDOW_S:
             self._recent.popleft()
@@ -218,6 +225,8 @@ class _Watch:
             window,
             timeout_s=thresholds.input_timeout_s,
             listening_s=now_s - self._since_s,
+            clock_gone_s=self._clock_gone_s(node, now_s),
+            camera=camera.name,
         )
         line = self._watchdog.look(situation, now_s)
         if line is not None:
@@ -235,6 +244,14 @@ class _Watch:
             input_status(camera.name, topic, window, self._total, finding, thresholds),
             detections_status(camera.name, window, situation.silent, thresholds),
         ]
+
+    def _clock_gone_s(self, node: Node, now_s: float) -> float | None:
+        """Return for how long ``/clock`` has had no publisher; ``None`` where it has one, or never had."""
+        if node.count_publishers("/clock"):
+            self._clock_seen, self._clock_gone_at_s = True, None
+        elif self._clock_seen and self._clock_gone_at_s is None:
+            self._clock_gone_at_s = now_s
+        return None if self._clock_gone_at_s is None else now_s - self._clock_gone_at_s
 
 
 def _key_values(values: Mapping[str, str]) -> list[KeyValue]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 REPEAT_ERROR_AFTER_S = 5.0
+# So many images in a row that the detector fails on in one and the same way: it will not get better.
+HOPELESS_FAILURES = 30
+# After these no call to the GPU succeeds any more in this process.
+_LOST_GPU = re.compile(
+    r"illegal (memory access|address|instruction)|unspecified launch failure|device-side assert"
+    r"|misaligned address|hardware stack error|uncorrectable ECC|context is destroyed|GPU has fallen off"
+    r"|(CUDA_ERROR|cudaError)_?(ILLEGAL|LAUNCH_?FAILED|ASSERT|MISALIGNED|ECC|CONTEXT_IS_DESTROYED)",
+    re.IGNORECASE,
+)
 
 
 class Pipeline:
@@ -45,6 +55,7 @@ class Pipeline:
         live: Callable[[], LiveOptions],
         max_pixels: int,
         thermal_range: str = AUTO,
+        give_up: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """Use a loaded detector.
 
@@ -55,6 +66,7 @@ class Pipeline:
             live: gives what may change at run time, as it is now.
             max_pixels: compressed images with more are refused.
             thermal_range: which counts of 16-bit images become black and white (`ThermalRange`).
+            give_up: called, with the reason, where this process cannot detect any more.
         """
         self._node = node
         self._detector = detector
@@ -63,6 +75,9 @@ class Pipeline:
         self._max_pixels = max_pixels
         self._thermal = [ThermalRange(thermal_range) for _ in cameras]
         self._ranges_said: set[int] = set()
+        self._give_up = give_up
+        self._failure = ""
+        self._failures = 0
         self._message: Callable[..., Detection2DArray | bytes] = serialized_detections
         if not serialization_fits():
             self._message = detection_array
@@ -91,10 +106,12 @@ class Pipeline:
             return
         try:
             found = self._detector.detect([frame for _, _, frame, _ in readable])
-        except Exception:
+        except Exception as error:
             for camera, *_ in readable:
                 self._unreadable(camera, "detector failed", traceback.format_exc())
+            self._failed(repr(error), len(readable))
             return
+        self._failures = 0
         for (camera, header, frame, reading_s), detections in zip(readable, found, strict=True):
             try:
                 self._answer(camera, header, frame, detections, reading_s)
@@ -116,16 +133,18 @@ class Pipeline:
         camera.outputs["detections"].publish(self._message(header, detections))
         # By hand: rclpy's Time refuses a stamp before 1970, which a broken camera may well send.
         stamped = header.stamp.sec * 10**9 + header.stamp.nanosec
-        age_s = (self._node.get_clock().now().nanoseconds - stamped) / 1e9
+        # A stamp of zero is none: the age since 1970 would only mislead.
+        age_s = (self._node.get_clock().now().nanoseconds - stamped) / 1e9 if stamped else None
         timing = {"decode": reading_s, **detections.timing, "publish": time.perf_counter() - started}
         if camera.tracker is not None:
             timing["tracking"] = tracking_s
         camera.statistics.published(age_s, timing, len(detections))
         if self._live().log_frames:
+            age = "unknown" if age_s is None else f"{1e3 * age_s:.1f} ms"
             stages = ", ".join(f"{stage} {1e3 * seconds:.1f}" for stage, seconds in timing.items())
             self._node.get_logger().info(
                 f"{camera.topic}: stamp {header.stamp.sec}.{header.stamp.nanosec:09d}, {len(detections)} "
-                f"boxes, age {1e3 * age_s:.1f} ms; ms: {stages}"
+                f"boxes, age {age}; ms: {stages}"
             )
         # Whatever else is made of the boxes follows here, after the planner has them.
         if camera.ground is not None:
@@ -140,6 +159,15 @@ class Pipeline:
         if self._thermal[number].used and number not in self._ranges_said:
             self._ranges_said.add(number)
             self._node.get_logger().info(f"{self._cameras[number].topic}: {self._thermal[number]}")
+
+    def _failed(self, failure: str, images: int) -> None:
+        """Give up where trying again is of no use."""
+        self._failures = images + (self._failures if failure == self._failure else 0)
+        self._failure = failure
+        if _LOST_GPU.search(failure):
+            self._give_up(f"the GPU is lost to this process: {failure}")
+        elif self._failures >= HOPELESS_FAILURES:
+            self._give_up(f"the detector failed on {self._failures} images in a row: {failure}")
 
     def _unreadable(self, camera: Camera, reason: str, text: str) -> None:
         """Count an image, and log why; for the same reason only after a while: a broken camera repeats it."""

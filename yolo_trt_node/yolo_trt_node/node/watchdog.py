@@ -30,7 +30,15 @@ LAST_REMINDER_S = 600.0
 
 
 def observe(
-    node: Node, topic: str, kind: str, window: Window, *, timeout_s: float, listening_s: float
+    node: Node,
+    topic: str,
+    kind: str,
+    window: Window,
+    *,
+    timeout_s: float,
+    listening_s: float,
+    clock_gone_s: float | None = None,
+    camera: str = "",
 ) -> Situation:
     """Look at the clock, and at the graph where no image comes.
 
@@ -41,6 +49,8 @@ def observe(
         window: what came in the last seconds.
         timeout_s: after so many seconds without an image something is wrong.
         listening_s: seconds since the subscription was made.
+        clock_gone_s: seconds since ``/clock`` lost its last publisher; ``None``: it has one, or never had.
+        camera: the camera's entry in the parameter ``cameras``; empty for the only one.
     """
     sim_time = bool(node.get_parameter("use_sim_time").value)
     situation = Situation(
@@ -52,6 +62,8 @@ def observe(
         now_s=node.get_clock().now().nanoseconds / 1e9,
         sim_time=sim_time,
         clock_publishers=node.count_publishers("/clock") if sim_time else 0,
+        clock_gone_s=clock_gone_s,
+        camera=camera,
         middleware=rclpy.get_rmw_implementation_identifier(),
     )
     return _with_graph(node, situation) if situation.silent else situation
@@ -94,6 +106,8 @@ def _image_topics(node: Node, except_for: str) -> Iterator[tuple[str, str]]:
     for topic, kinds in node.get_topic_names_and_types():
         if topic == except_for or not any(kind in IMAGE_TYPES for kind in kinds):
             continue
+        if topic.rpartition("/")[2] == "annotated":
+            continue  # what detectors make of images is no camera
         for info in node.get_publishers_info_by_topic(topic):
             if _owner(info) != ours and info.topic_type in IMAGE_TYPES:
                 yield topic, info.topic_type
@@ -173,6 +187,7 @@ class Watchdog:
     def __init__(self) -> None:
         """Nothing has been said yet."""
         self._said: _Said | None = None
+        self._over = False
 
     @property
     def finding(self) -> Finding | None:
@@ -189,7 +204,13 @@ class Watchdog:
             now_s: steady seconds.
         """
         finding, said = explain(situation), self._said
+        ended, self._over = situation.replay_is_over and not self._over, situation.replay_is_over
+        if ended:
+            self._said = None
+            return f"{situation.topic}: the publisher of /clock has ended, and the images with it", False
         if finding is None:
+            if said is not None and situation.window.silent_s is None:
+                return None  # another source has come, and has sent nothing yet
             self._said = None
             if said is None:
                 return None

@@ -34,7 +34,7 @@ class CameraSummary:
 
     @property
     def dropped(self) -> int:
-        """Images that were not answered: newer ones took their place."""
+        """Images without detections: unreadable, or newer ones took their place."""
         return self.frames - self.answered
 
 
@@ -67,8 +67,8 @@ def report(cameras: list[CameraSummary], bag: Path) -> str:
     lines = []
     for camera in cameras:
         line = (
-            f"{camera.images}: {camera.frames} frames, {camera.answered} answered, {camera.dropped} dropped "
-            "for newer ones"
+            f"{camera.images}: {camera.frames} frames, {camera.answered} with detections, {camera.dropped} "
+            "without (unreadable, or newer ones took their place)"
         )
         if camera.age_p50_ms is not None:
             line += f"; frame age p50 {camera.age_p50_ms:.0f} ms, p95 {camera.age_p95_ms:.0f} ms"
