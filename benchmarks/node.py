@@ -33,7 +33,8 @@ from yolo_trt_node.detector import Detector, DetectorOptions
 UNLOADED_HZ, OVERLOAD_HZ = 4.0, 30.0
 SETTLE_S = 1.0
 # Measured on two cores when the bare call of the same network took 35 ms: yolo_ros 4.x, YOLOv8n, CPU, its own
-# launch file, the same kind of frames and shared-memory segment.
+# launch file, the same kind of frames and shared-memory segment. That is its Python version of July 2026; its
+# present main is C++ on ONNX Runtime and was not measured.
 PEER = {"latency_ms": 101.0, "answers_hz": 11.0, "rss_mb": 520.0, "cpu_s": 0.09, "bare_ms": 35.0}
 MANY_BOXES, NO_BOXES = 0.0001, 1.0
 MAX_BOXES = 300
@@ -349,7 +350,8 @@ def show(given: argparse.Namespace, found: dict[str, Flight], calls: Sequence[fl
         print(f"  {label:46}{value:5.2f}   wanted: {wanted}")
     speed = call * 1e3 / PEER["bare_ms"]
     print(
-        f"\nBeside yolo_ros (YOLOv8n, measured elsewhere when the bare call took {PEER['bare_ms']:g} ms; "
+        f"\nBeside yolo_ros 4.x (its Python version of July 2026, not its present C++ main; YOLOv8n, measured "
+        f"elsewhere when the bare call took {PEER['bare_ms']:g} ms; "
         f"its times are scaled by {speed:.2f} to this run's {call * 1e3:.1f} ms)"
     )
     peers = (

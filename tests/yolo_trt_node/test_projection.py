@@ -201,3 +201,28 @@ def test_rectified_images_use_p_and_r():
 def test_a_camera_that_cannot_be_projected_with_is_refused_with_the_reason(model, d, k, text):
     with pytest.raises(ProjectionError, match=text):
         PinholeCamera.from_calibration(WIDTH, HEIGHT, model, d, k, IDENTITY, P)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"k": [0.0] * 9}, "not calibrated"),
+        ({"k": [float("nan")] * 9}, "not calibrated"),
+        ({"k": [1e9, 0, 320, 0, 1e9, 240, 0, 0, 1.0]}, "calibration is absurd"),
+        ({"k": [500.0, 0, 1e9, 0, 500.0, 240, 0, 0, 1.0]}, "calibration is absurd"),
+        ({"d": [float("nan")] * 5}, "distortion coefficients D are absurd"),
+        ({"d": [1e30, 0, 0, 0, 0]}, "distortion coefficients D are absurd"),
+        ({"width": 0}, "0 x 480 pixels"),
+        ({"rectified": True, "r": [2.0, 0, 0, 0, 1, 0, 0, 0, 1]}, "R is no rotation"),
+        ({"rectified": True, "r": [float("nan")] * 9}, "R is no rotation"),
+    ],
+)
+def test_a_calibration_that_is_none_is_named(change, told):
+    k = [500.0, 0, 320, 0, 500.0, 240, 0, 0, 1.0]
+    given = {
+        "width": 640, "height": 480, "model": "plumb_bob", "d": [0.1, 0, 0, 0, 0], "k": k,
+        "r": [1.0, 0, 0, 0, 1, 0, 0, 0, 1], "p": [*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0],
+    }  # fmt: skip
+    PinholeCamera.from_calibration(**given)
+    with pytest.raises(ProjectionError, match=told):
+        PinholeCamera.from_calibration(**{**given, **change})

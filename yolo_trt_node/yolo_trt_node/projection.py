@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 # distortion does not bring back to within this many pixels has no ray.
 _ROUND_TRIP_PX = 0.5
 _ITERATIONS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)
+# Beyond these no calibration is one.
+_MOST_FOCAL_PX = 1e6
+_MOST_DISTORTION = 1e4
 # A ray that sinks less than this (radians) meets the ground beyond all reason.
 _GRAZING = math.radians(0.1)
 
@@ -86,7 +89,8 @@ class PinholeCamera:
             rectified: the images are rectified: R and P hold instead of K and D.
 
         Raises:
-            ProjectionError: not calibrated, an unknown model, or a number of coefficients that it has not.
+            ProjectionError: not calibrated, absurd values, an unknown model, or a number of coefficients that it
+                has not.
         """
         matrix = np.array(p, np.float64).reshape(3, 4)[:, :3] if rectified else np.array(k).reshape(3, 3)
         if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and np.isfinite(matrix).all()):
@@ -95,6 +99,25 @@ class PinholeCamera:
                 f"{matrix[0, 0]:g} and {matrix[1, 1]:g}; calibrate it (camera_calibration) and let the "
                 "driver load the result"
             )
+        center = matrix[:2, 2]
+        if matrix[:2, :2].max() > _MOST_FOCAL_PX or np.abs(center).max() > _MOST_FOCAL_PX:
+            raise ProjectionError(
+                f"the camera's calibration is absurd: focal lengths {matrix[0, 0]:g} and {matrix[1, 1]:g}, "
+                f"center {center[0]:g}, {center[1]:g} pixels; calibrate it again"
+            )
+        if width < 1 or height < 1:
+            raise ProjectionError(
+                f"the camera's calibration is for images of {width} x {height} pixels; let the driver fill "
+                "in width and height"
+            )
+        if not rectified and not (np.abs(np.array(d, np.float64)) < _MOST_DISTORTION).all():
+            raise ProjectionError(
+                f"the camera's distortion coefficients D are absurd: {', '.join(f'{one:g}' for one in d)}; "
+                "calibrate it again"
+            )
+        turn = np.array(r, np.float64).reshape(3, 3)
+        if rectified and np.any(turn) and not np.allclose(turn @ turn.T, np.eye(3), atol=0.05):
+            raise ProjectionError("the camera's rectification R is no rotation; calibrate it again")
         counts = {"": (0,), "plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14)}
         counts["equidistant"] = counts["fisheye"] = (0, 4)
         if not rectified and (model not in counts or len(d) not in counts[model]):
@@ -112,7 +135,7 @@ class PinholeCamera:
             fisheye=model in ("equidistant", "fisheye"),
             binning=(step_x, step_y),
             offset=(x, y),
-            rectification=np.array(r, np.float64).reshape(3, 3) if rectified and np.any(r) else None,
+            rectification=turn if rectified and np.any(turn) else None,
         )
 
     def rays(self, pixels: Floats) -> Floats:

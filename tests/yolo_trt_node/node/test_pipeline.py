@@ -8,10 +8,11 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 from support.toy_detector import paint_cells
 from vision_msgs.msg import Detection2DArray
-from yolo_trt_node.detector import Detector, DetectorOptions
+from yolo_trt_node.boxes import Detections
+from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 from yolo_trt_node.health.statistics import CameraStatistics
 from yolo_trt_node.node.messages import image_message
-from yolo_trt_node.node.pipeline import Pipeline
+from yolo_trt_node.node.pipeline import HOPELESS_FAILURES, Pipeline
 from yolo_trt_node.node_options import LiveOptions
 
 
@@ -135,3 +136,59 @@ def test_what_the_detector_reads_itself_reaches_it_without_a_copy(pipeline, dete
     pipeline.process([(0, message)])
 
     assert np.shares_memory(seen[0].data, np.frombuffer(message.data, np.uint8))
+
+
+class TestHopeless:
+    @pytest.fixture
+    def reasons(self, pipeline):
+        given = []
+        pipeline._give_up = given.append
+        return given
+
+    def fail(self, pipeline, detector, monkeypatch, *errors):
+        left = list(errors)
+
+        def detect(_):
+            if left:
+                raise left.pop(0)
+            return [Detections.empty()]
+
+        monkeypatch.setattr(detector, "detect", detect)
+        for _ in range(len(errors) + 1):
+            pipeline.process([(0, image("front"))])
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("cuStreamSynchronize failed: an illegal memory access was encountered"),
+            RuntimeError("CUDA failure 719: unspecified launch failure ; GPU=0"),
+            ModelError("CUDA_ERROR_ILLEGAL_ADDRESS"),
+        ],
+    )
+    def test_a_gpu_that_is_lost_ends_the_process_at_once(
+        self, pipeline, detector, monkeypatch, reasons, error
+    ):
+        self.fail(pipeline, detector, monkeypatch, error)
+        assert len(reasons) == 1
+        assert "the GPU is lost to this process" in reasons[0]
+
+    def test_equal_failures_in_a_row_end_it(self, pipeline, detector, monkeypatch, reasons):
+        self.fail(pipeline, detector, monkeypatch, *[RuntimeError("out of memory")] * HOPELESS_FAILURES)
+        (reason,) = reasons
+        assert f"failed on {HOPELESS_FAILURES} images in a row: RuntimeError('out of memory')" in reason
+
+    def test_failures_that_differ_or_pass_do_not(self, pipeline, detector, monkeypatch, reasons):
+        other = [RuntimeError(str(index % 2)) for index in range(HOPELESS_FAILURES)]
+        self.fail(pipeline, detector, monkeypatch, *other)
+        for _ in range(3):
+            self.fail(pipeline, detector, monkeypatch, *[RuntimeError("x")] * (HOPELESS_FAILURES - 1))
+        assert reasons == []
+
+
+def test_an_image_without_a_stamp_has_no_age(pipeline, cameras):
+    stamped = image("front")
+    stamped.header.stamp.sec = 1
+    pipeline.process([(0, image("front"))])
+    assert cameras[0].statistics.window().ages_s == ()
+    pipeline.process([(0, stamped)])
+    assert cameras[0].statistics.window().ages_s == (-1.0,)

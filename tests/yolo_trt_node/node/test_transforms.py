@@ -167,3 +167,50 @@ def test_a_leading_slash_means_nothing():
     tell(buffer, "/map", "/base", 1.0, (4.0, 0.0, 0.0))
     assert buffer.lookup("map", "base", S).position[0] == 4.0
     assert buffer.lookup("/map", "/base", S).position[0] == 4.0
+
+
+IDENTITY = (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("position", "quaternion", "told"),
+    [
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), "rotation (0, 0, 0, 0), which is none"),
+        ((0.0, 0.0, 0.0), (float("nan"), 0.0, 0.0, 1.0), "rotation (nan, 0, 0, 1)"),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 5.0), "rotation (0, 0, 0, 5)"),
+        ((float("inf"), 0.0, 0.0), IDENTITY, "translation (inf, 0, 0)"),
+    ],
+)
+def test_a_broadcast_that_is_no_pose_is_named_and_not_blamed_on_time(position, quaternion, told):
+    buffer = TransformBuffer()
+    buffer.add("map", "camera", 10**9, position, quaternion, static=False)
+    with pytest.raises(NotYetError) as error:
+        buffer.lookup("map", "camera", 10**9)
+    assert f"'camera' is broadcast with the {told}" in str(error.value)
+    buffer.add("map", "camera", 10**9, (0.0, 0.0, 1.0), IDENTITY, static=False)
+    buffer.add("map", "camera", 2 * 10**9, position, quaternion, static=False)
+    with pytest.raises(NotYetError, match=r"which is none; .*is known only until"):
+        buffer.lookup("map", "camera", 2 * 10**9)
+    assert buffer.lookup("map", "camera", 10**9).position[2] == 1.0
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_very_many_frames_cost_bounded_memory_and_leave_ours_alone(static):
+    buffer = TransformBuffer()
+    buffer.add("map", "base", 0, (0.0, 0.0, 9.0), IDENTITY, static=True)
+    for index in range(1500):
+        buffer.add("map", f"frame{index}", index, (0.0, 0.0, 0.0), IDENTITY, static=static)
+        buffer.add("base", "camera", index, (0.0, 0.0, 1.0), IDENTITY, static=False)
+        buffer.add("map", f"bad{index}", 0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), static=static)
+    buffer.add("map", "x" * 1000, 0, (0.0, 0.0, 0.0), IDENTITY, static=static)
+    assert len(buffer._links) <= 1002
+    assert len(buffer._refused) <= 1000
+    assert buffer.lookup("map", "camera", 1499).position[2] == 10.0
+
+
+def test_very_many_poses_of_a_frame_cost_bounded_memory():
+    buffer = TransformBuffer()
+    for index in range(5000):
+        buffer.add("map", "camera", index, (0.0, 0.0, float(index)), IDENTITY, static=False)
+    assert len(buffer._links["camera"].stamps_ns) == 4000
+    assert buffer.lookup("map", "camera", 4999).position[2] == 4999

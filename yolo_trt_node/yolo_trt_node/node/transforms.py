@@ -30,6 +30,10 @@ Floats = NDArray[np.float64]
 # tf2's defaults: ten seconds are remembered, and a hundred messages wait for a busy receiver.
 KEEP_NS = 10_000_000_000
 _DEPTH = 100
+# More than any vehicle has; beyond them memory would grow with whatever is broadcast.
+_MOST_FRAMES = 1000
+_MOST_POSES = 4000
+_LONGEST_NAME = 256
 # Broadcasts that lie further back than this are a clock that was set, not messages out of order.
 _JUMP_NS = 1_000_000_000
 
@@ -83,6 +87,8 @@ class TransformBuffer:
     def __init__(self) -> None:
         """Start empty."""
         self._links: dict[str, _Link] = {}
+        # Why broadcasts of a frame were ignored, the last time.
+        self._refused: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def add(
@@ -102,16 +108,27 @@ class TransformBuffer:
             child: the frame whose pose it is.
             stamp_ns: when; of no meaning for a static one.
             position: x, y, z in metres.
-            quaternion: x, y, z, w; one that is no rotation is ignored, as tf2 does.
+            quaternion: x, y, z, w; one that is no rotation is ignored, as tf2 does, and `lookup` says so.
             static: whether it holds for ever.
+
+        Of very many frames those that moved longest ago are forgotten; static ones are taken up to a limit.
         """
+        parent, child = parent.lstrip("/"), child.lstrip("/")
+        if max(len(parent), len(child)) > _LONGEST_NAME:
+            return
         turn, place = np.array(quaternion, np.float64), np.array(position, np.float64)
         length = float(np.linalg.norm(turn))
         if not (math.isfinite(length) and abs(length - 1) < 0.01 and np.isfinite(place).all()):
+            self._refuse(child, place, turn)
             return
-        parent, child = parent.lstrip("/"), child.lstrip("/")
         with self._lock:
-            link = self._links.get(child)
+            self._refused.pop(child, None)
+            # The newest at the end, so that the first to be forgotten is the one that moved longest ago.
+            link = self._links.pop(child, None)
+            if link is not None:
+                self._links[child] = link
+            elif not self._make_room(static):
+                return
             if link is None or link.parent != parent or link.static or static:
                 link = self._links[child] = _Link(parent, static)
             stamps = link.stamps_ns
@@ -126,8 +143,34 @@ class TransformBuffer:
             link.quaternions.insert(at, turn / length)
             link.positions.insert(at, place)
             old = bisect.bisect_left(stamps, stamps[-1] - KEEP_NS)
+            old = max(old, len(stamps) - _MOST_POSES)
             for history in (stamps, link.quaternions, link.positions):
                 del history[:old]
+
+    def _refuse(self, child: str, place: Floats, turn: Floats) -> None:
+        """Remember a broadcast that is no pose, of so many frames at most."""
+        shown = ", ".join(f"{value:g}" for value in (turn if np.isfinite(place).all() else place))
+        what = "rotation" if np.isfinite(place).all() else "translation"
+        with self._lock:
+            self._refused.pop(child, None)
+            if len(self._refused) >= _MOST_FRAMES:
+                del self._refused[next(iter(self._refused))]
+            self._refused[child] = f"{child!r} is broadcast with the {what} ({shown}), which is none"
+
+    def _make_room(self, static: bool) -> bool:
+        """Make room for one more frame; return whether there is any."""
+        kin = [child for child, link in self._links.items() if link.static == static]
+        if len(kin) < _MOST_FRAMES:
+            return True
+        if static:
+            return False
+        del self._links[kin[0]]
+        return True
+
+    def _with_refused(self, error: TransformError, frames: set[str]) -> TransformError:
+        """Say of an error's frames, too, what was broadcast of them and is no pose."""
+        reasons = [self._refused[frame] for frame in sorted(frames) if frame in self._refused]
+        return type(error)("; ".join([*reasons, str(error)])) if reasons else error
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Pose:
         """Return the pose of the frame ``source`` in the frame ``target`` at a time.
@@ -141,14 +184,18 @@ class TransformBuffer:
         with self._lock:
             from_source, from_target = self._way_up(source), self._way_up(target)
             common = next((frame for frame in from_source if frame in from_target), None)
+            ways = {*from_source, *from_target}
             if common is None:
-                raise NotYetError(self._unconnected(target, source, from_source, from_target))
-            pose = _HERE
-            for frame in from_source[: from_source.index(common)]:
-                pose = self._pose(frame, stamp_ns) @ pose
-            back = _HERE
-            for frame in from_target[: from_target.index(common)]:
-                back = self._pose(frame, stamp_ns) @ back
+                error = NotYetError(self._unconnected(target, source, from_source, from_target))
+                raise self._with_refused(error, ways)
+            pose = back = _HERE
+            try:
+                for frame in from_source[: from_source.index(common)]:
+                    pose = self._pose(frame, stamp_ns) @ pose
+                for frame in from_target[: from_target.index(common)]:
+                    back = self._pose(frame, stamp_ns) @ back
+            except TransformError as error:
+                raise self._with_refused(error, ways) from None
         return back.inverse() @ pose
 
     def _way_up(self, frame: str) -> list[str]:

@@ -35,6 +35,9 @@ from yolo_trt_node.replay.bags import BagError, begins_with_header, read_stamp, 
 from yolo_trt_node.replay.messages import IMAGE_TYPES
 from yolo_trt_node.replay.sources import Source, SourceError, Topic, open_source
 
+LOG_PERIOD_S = 10.0
+"""How often it says how far it is, where nobody sits at a terminal."""
+
 # As a camera driver has it: reliable serves every kind of subscriber.
 _CAMERA_DEPTH = 5
 _CLOCK_PERIOD_S = 0.01
@@ -144,6 +147,7 @@ class Player:
         wanted = arguments.wait_for_subscribers
         if not wanted and not arguments.wait_for:
             return
+        tell("waiting for subscribers")
         patience = time.monotonic() + arguments.wait_timeout
         watched = [self._publishers[name] for name in sorted(self._images) if name in self._publishers]
         if self._clock:
@@ -220,13 +224,14 @@ class Player:
                 if self._arguments.summary:
                     stamps = read_stamp(message.data), read_stamp(data)
                     self.published[message.topic].append((*stamps, time.time_ns()))
-            if sys.stderr.isatty() and time.monotonic() - shown > 0.5:
+            if time.monotonic() - shown > (0.5 if sys.stderr.isatty() else LOG_PERIOD_S):
                 shown = time.monotonic()
-                print(f"\r  playing {count}/{source.count or '?'}", end="", file=sys.stderr, flush=True)
+                tell(f"playing {count}/{source.count or '?'}", passing=True)
         if not count:
             raise SourceError(f"{self._arguments.source}: not one message could be played")
-        if sys.stderr.isatty():
-            print(f"\r  played {count}/{source.count or count} ", file=sys.stderr)
+        seconds = max(1e-9, time.monotonic() - start)
+        late = f", at worst {1e3 * self.worst_delay_s:.0f} ms late" if self.worst_delay_s > 0.01 else ""
+        tell(f"played {count} messages in {seconds:.1f} s{late}")
         return due + source.period_ns / 1e9 / rate
 
     def _sleep_until(self, due: float) -> None:
@@ -237,6 +242,14 @@ class Player:
         time.sleep(max(0.0, due - time.monotonic()))
         if self._clock:
             self._clock.tick(due)
+
+
+def tell(text: str, *, passing: bool = False) -> None:
+    """Say how far it is: on a terminal the next text takes a passing one's place."""
+    if sys.stderr.isatty():
+        print(f"\r  {text}   ", end="" if passing else "\n", file=sys.stderr, flush=True)
+    else:
+        print(f"play_images: {text}", file=sys.stderr, flush=True)
 
 
 def restamped(store: Any, kind: str, data: bytes, first_ns: int, start_ns: int, pace: float) -> bytes:
@@ -364,6 +377,7 @@ def run(arguments: argparse.Namespace) -> None:
     ) as source:
         player = Player(source, store, arguments)
         try:
+            tell(f"{arguments.source}: {', '.join(sorted(source.topics))}")
             player.wait()
             player.play()
         finally:
