@@ -350,8 +350,8 @@ def show(given: argparse.Namespace, found: dict[str, Flight], calls: Sequence[fl
         print(f"  {label:46}{value:5.2f}   wanted: {wanted}")
     speed = call * 1e3 / PEER["bare_ms"]
     print(
-        f"\nBeside yolo_ros 4.x (its Python version of July 2026, not its present C++ main; YOLOv8n, measured "
-        f"elsewhere when the bare call took {PEER['bare_ms']:g} ms; "
+        f"\nBeside yolo_ros 4.x (its Python version of July 2026, not its present C++ main; YOLOv8n, "
+        f"measured elsewhere when the bare call took {PEER['bare_ms']:g} ms; "
         f"its times are scaled by {speed:.2f} to this run's {call * 1e3:.1f} ms)"
     )
     peers = (

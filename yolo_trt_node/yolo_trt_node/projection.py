@@ -89,8 +89,8 @@ class PinholeCamera:
             rectified: the images are rectified: R and P hold instead of K and D.
 
         Raises:
-            ProjectionError: not calibrated, absurd values, an unknown model, or a number of coefficients that it
-                has not.
+            ProjectionError: not calibrated, absurd values, an unknown model, or a number of coefficients that
+                it has not.
         """
         matrix = np.array(p, np.float64).reshape(3, 4)[:, :3] if rectified else np.array(k).reshape(3, 3)
         if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and np.isfinite(matrix).all()):
