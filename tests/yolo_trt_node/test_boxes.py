@@ -1,5 +1,7 @@
 """Boxes that know their sizes and centers, and can be chosen from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from yolo_trt_node.boxes import NO_ID, Detections
@@ -54,3 +56,10 @@ def test_nothing_found_has_every_shape_and_no_box():
 def test_ids_are_texts_as_messages_carry_them():
     assert found(np.array([3, NO_ID, 12])).track_texts() == ["3", "", "12"]
     assert found().track_texts() == ["", "", ""]
+
+
+def test_classes_are_numbers_or_names():
+    assert found().class_texts() == ["2", "10", "345"]
+    named = dataclasses.replace(found(), labels=tuple(f"class {i}" for i in range(20)))
+    assert named.class_texts() == ["class 2", "class 10", "345"]
+    assert named[1:].class_texts() == ["class 10", "345"]

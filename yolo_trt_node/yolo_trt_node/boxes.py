@@ -24,6 +24,7 @@ class Detections:
         timing: seconds that each stage (``preprocess``, ``inference``, ``postprocess``) took for the batches
             that the image, or tiles of it, were in.
         track_ids: N int64, the track of each box or `NO_ID`; None where nothing tracks.
+        labels: names of all classes, where messages are to carry them in place of the numbers.
 
     Example:
         >>> sure = found[found.scores > 0.5]
@@ -35,6 +36,7 @@ class Detections:
     class_ids: NDArray[np.int32]
     timing: Mapping[str, float] = field(default_factory=dict)
     track_ids: NDArray[np.int64] | None = None
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def empty(cls) -> Detections:
@@ -76,6 +78,13 @@ class Detections:
     def xywh(self) -> NDArray[np.float64]:
         """Return the boxes as N x 4 left, top, width, height in pixels."""
         return np.concatenate((self.boxes[:, :2].astype(np.float64), self.sizes()), axis=1)
+
+    def class_texts(self) -> list[str]:
+        """Return the classes as messages carry them: their names where there are `labels`, else numbers."""
+        return [
+            self.labels[number] if number < len(self.labels) else str(number)
+            for number in self.class_ids.tolist()
+        ]
 
     def track_texts(self) -> list[str]:
         """Return the track ids as messages carry them: decimal, empty where there is none."""

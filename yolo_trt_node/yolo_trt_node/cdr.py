@@ -33,7 +33,7 @@ def serialized_detections(header: Any, detections: Detections) -> bytes:
         detections.centers(),
         detections.sizes(),
         detections.scores,
-        [str(class_id) for class_id in detections.class_ids.tolist()],
+        detections.class_texts(),
         detections.track_texts(),
     )
 

@@ -31,6 +31,16 @@ def test_finds_painted_objects_at_their_place_with_class_and_score(toy):
     np.testing.assert_allclose(found.scores, 1.0, atol=1e-3)
 
 
+def test_messages_carry_numbers_of_classes_or_their_names(toy):
+    image = paint_cells(canvas(64, 64), [(3, 4, "blue")])
+    detector = Detector.load(toy)
+    assert detector.detect([image])[0].class_texts() == ["2"]
+    detector.set_options(DetectorOptions(class_id="name"))
+    assert detector.detect([image])[0].class_texts() == ["blue"]
+    detector.set_options(DetectorOptions(class_id="number"))
+    assert detector.detect([image])[0].class_texts() == ["2"]
+
+
 def test_blank_image_gives_empty_arrays_of_the_right_shape(toy):
     (found,) = Detector.load(toy).detect([canvas(48, 64)])
     assert found.boxes.shape == (0, 4)
@@ -232,7 +242,7 @@ class TestModelFilesThatCannotBeUsed:
             Detector.load(path)
 
     def test_an_unknown_backend_lists_the_known(self, toy):
-        with pytest.raises(ModelError, match="unknown backend 'cuda'; there are: auto, tensorrt, "):
+        with pytest.raises(ValueError, match="backend is 'cuda'; use one of auto, tensorrt, "):
             Detector.load(toy, DetectorOptions(backend="cuda"))
 
     def test_a_card_that_contradicts_the_output(self, tmp_path):

@@ -47,14 +47,14 @@ class _Answer:
         for stage, seconds in timing.items():
             self._timing[stage] += seconds
 
-    def merge(self, max_det: int) -> Detections:
+    def merge(self, max_det: int, labels: tuple[str, ...]) -> Detections:
         """Make one answer of all views."""
         started = time.perf_counter()
         found = self._found[0]
         if len(self._found) > 1:
             found = merge_views(self._found, self._windows, self._scales, max_det)
         self.spend({"postprocess": time.perf_counter() - started})
-        return replace(found, timing=dict(self._timing))
+        return replace(found, timing=dict(self._timing), labels=labels)
 
 
 class Detector:
@@ -216,10 +216,11 @@ class Detector:
             plan = self.views(frame.height, frame.width)
             waiting[plan.shape] += [(index, window) for window in plan.windows]
         answers = [_Answer() for _ in images]
+        labels = self.card.names if self.options.class_id == "name" else ()
         for shape, views in waiting.items():
             for batch in self._batches(views):
                 self._run(shape, frames, batch, answers)
-        return [answer.merge(self.options.max_det) for answer in answers]
+        return [answer.merge(self.options.max_det, labels) for answer in answers]
 
     def _batches(self, views: list[tuple[int, Window]]) -> Iterator[list[tuple[int, Window]]]:
         """Split views into as few batches as the model and the memory allow, of about equal size."""

@@ -154,6 +154,12 @@ class DetectOptions:
         "Score thresholds of single classes, as NAME=SCORE or ID=SCORE; an empty text means none.",
         read=read_class_thresholds,
     )
+    class_id: str = option(
+        "number",
+        "What class_id of a detection is: the class's number in the model (label_info names it), or its "
+        "name.",
+        choices=("number", "name"),
+    )
     multi_label: bool = option(
         False, "Report each class of an object that scores enough, not the best alone."
     )

@@ -354,7 +354,8 @@ class DetectorNode(LifecycleNode):
         self._outputs["vision_info"].publish(
             vision_info(
                 header,
-                f"{detector.path.name} ({detector.backend})",
+                f"{detector.path.name} ({detector.backend}); class_id is the class's "
+                + detector.options.class_id,
                 self.resolve_topic_name("label_info"),
             )
         )
@@ -386,7 +387,7 @@ class DetectorNode(LifecycleNode):
             self._given, self._settings = wanted, settings
             for name in ours:
                 self._complaints.pop(name, None)
-        if "score_threshold" in ours and self._worker is not None:
+        if {"score_threshold", "class_id"}.intersection(ours) and self._worker is not None:
             self._publish_info()
         return SetParametersResult(successful=True)
 

@@ -60,7 +60,7 @@ def detection_array(header: Header, detections: Detections) -> Detection2DArray:
         detections.centers().tolist(),
         detections.sizes().tolist(),
         detections.scores.tolist(),
-        detections.class_ids.tolist(),
+        detections.class_texts(),
         detections.track_texts(),
         strict=True,
     ):
@@ -70,7 +70,7 @@ def detection_array(header: Header, detections: Detections) -> Detection2DArray:
         detection.bbox.size_x = width
         detection.bbox.size_y = height
         result = ObjectHypothesisWithPose()
-        result.hypothesis.class_id = str(class_id)
+        result.hypothesis.class_id = class_id
         result.hypothesis.score = score
         detection.results = [result]
         message.detections.append(detection)
@@ -92,11 +92,11 @@ def detection_3d_array(header: Header, detections: Detections, points: GroundPoi
     covariances = np.zeros((len(points.index), 6, 6))
     covariances[:, :3, :3] = points.covariances
     covariances[:, [3, 4, 5], [3, 4, 5]] = np.pi**2 / 3
-    ids = detections.track_texts()
+    ids, classes = detections.track_texts(), detections.class_texts()
     for row, index in enumerate(points.index.tolist()):
         detection = Detection3D(header=header, id=ids[index])
         result = ObjectHypothesisWithPose()
-        result.hypothesis.class_id = str(int(detections.class_ids[index]))
+        result.hypothesis.class_id = classes[index]
         result.hypothesis.score = float(detections.scores[index])
         for place in (result.pose.pose.position, detection.bbox.center.position):
             place.x, place.y, place.z = points.positions[row].tolist()
