@@ -42,9 +42,9 @@ def order(toy):
     return order_for(toy)
 
 
-def order_for(model, gpu="Fake GPU", version=VERSION, **changes):
+def order_for(model, gpu="Fake GPU", version=VERSION, multiprocessors=8, **changes):
     recipe = Recipe(**{"backend": "tensorrt", "precision": "fp16", "height": 64, "width": 64, **changes})
-    return Order(model, read_header(model), recipe, version, gpu)
+    return Order(model, read_header(model), recipe, version, gpu, multiprocessors)
 
 
 def built_at(engine) -> int:
@@ -75,6 +75,7 @@ class TestCache:
         "changes",
         [
             {"gpu": "Other GPU"},
+            {"multiprocessors": 16},
             {"version": "10.4.0"},
             {"precision": "fp32"},
             {"height": 32},
@@ -118,7 +119,7 @@ class TestCache:
 
     def test_timings_of_nobody_known_are_dropped(self, cache, order):
         cache.folder.mkdir(parents=True, mode=0o700)
-        (cache.folder / f"tensorrt-{VERSION}-Fake_GPU.timing").write_bytes(b"garbage\n\n")
+        (cache.folder / f"tensorrt-{VERSION}-Fake_GPU-8.timing").write_bytes(b"garbage\n\n")
 
         assert fake_tensorrt.facts_of(bytes(cache.get(order).plan))["timings_known"] == 0
 
@@ -135,6 +136,24 @@ class TestCache:
         (tmp_path / "w.bin").write_bytes(content)
 
         assert order_for(path).key() != before
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [("pmode:0002 fmode:quiet", "Fake GPU in nvpmodel's mode 2;"), ("", "Fake GPU;")]
+)
+def test_a_jetsons_power_mode_is_told_with_the_build(
+    cache, order, tmp_path, monkeypatch, caplog, status, told
+):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "status").write_text(status)
+    monkeypatch.setattr(engines, "_NVPMODEL", tmp_path / "status")
+    monkeypatch.setattr(
+        engines, "run_builder", lambda order, part, timing: part.write_bytes(b"x") and {"seconds": 1}
+    )
+
+    cache.get(order)
+
+    assert told in caplog.text
 
 
 class TestEnginesOfNoUse:

@@ -115,8 +115,15 @@ def build(
     _set_shapes(builder, network, config, recipe)
     if recipe.compute_capability and hasattr(config, "num_compute_capabilities"):
         name = "SM" + recipe.compute_capability.replace(".", "")
+        known = [entry for entry in trt.ComputeCapability.__members__ if entry.startswith("SM")]
+        if name not in known:
+            # CURRENT instead would be an engine for another GPU under the name that was asked for.
+            raise BuildError(
+                f"it builds for the compute capabilities {', '.join(f'{e[2:-1]}.{e[-1]}' for e in known)}, "
+                f"not {recipe.compute_capability}"
+            )
         config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, name, trt.ComputeCapability.CURRENT), 0)
+        config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
     cache = None
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
         # TensorRT-RTX: without it a network may allocate while it runs, and then cannot be captured. It has

@@ -44,6 +44,8 @@ SUFFIXES = (".engine", ".plan", ".trt")
 REPORT_PERIOD_S = 10.0
 _POLL_S = 0.2
 _CANCELLED = threading.Event()
+# Where a Jetson keeps its power mode.
+_NVPMODEL = Path("/var/lib/nvpmodel/status")
 _HEADER_LIMIT = 16 << 20
 
 
@@ -57,6 +59,8 @@ class Order:
         recipe: what to build.
         version: the TensorRT that builds and runs it.
         gpu: name of the GPU that it is for.
+        multiprocessors: how many that GPU has; 0 where it is not here. All Orins call themselves Orin, and
+            an engine is tuned for the number that the module, and its power mode, leave on.
     """
 
     model: Path
@@ -64,6 +68,7 @@ class Order:
     recipe: Recipe
     version: str
     gpu: str
+    multiprocessors: int = 0
 
     def key(self) -> dict[str, Any]:
         """Return everything that must agree for an engine to be used again."""
@@ -72,6 +77,7 @@ class Order:
             "model_sha256": _model_sha256(self.model, self.header),
             "version": self.version,
             "gpu": self.gpu,
+            "multiprocessors": self.multiprocessors,
             **asdict(self.recipe),
             "batches": list(self.recipe.batches),
         }
@@ -181,15 +187,17 @@ class EngineCache:
             return f"its card cannot be read ({type(error).__name__}: {error})"
 
     def _build(self, order: Order, key: Mapping[str, Any], path: Path) -> None:
-        safe = re.sub(r"[^\w.-]", "_", f"{order.recipe.backend}-{order.version}-{order.gpu}")
+        device = f"{order.gpu}-{order.multiprocessors}" if order.multiprocessors else order.gpu
+        safe = re.sub(r"[^\w.-]", "_", f"{order.recipe.backend}-{order.version}-{device}")
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         _LOG.info(
-            "building the engine %s from %s with %s %s for %s; it is kept for the next start",
+            "building the engine %s from %s with %s %s for %s%s; it is kept for the next start",
             path,
             order.model,
             order.recipe.backend,
             order.version,
             order.gpu,
+            _power_mode(),
         )
         try:
             result = run_builder(order, part, self.folder / f"{safe}.timing")
@@ -285,16 +293,18 @@ def read_engine_file(path: Path, *, trust: bool) -> Engine:
 def read_runtime_cache(engine: Path, *, trust: bool) -> bytes:
     """Return the kernels that TensorRT-RTX compiled for an engine at an earlier start; empty for none.
 
-    Raises:
-        ModelError: others could have written them, and they are code as the engine is.
+    They are code as the engine is: what others could have written is left alone, and said.
     """
     path = _runtime_path(engine)
     try:
         if not trust:
             _refuse_if_others_write(path, "the runtime cache")
         return path.read_bytes()
+    except ModelError as error:
+        _LOG.warning("the kernels are compiled again: %s", error)
     except OSError:
-        return b""
+        pass
+    return b""
 
 
 def write_runtime_cache(engine: Path, content: bytes) -> None:
@@ -334,6 +344,15 @@ def _ultralytics_header(content: bytes) -> tuple[int, dict[str, str]] | None:
     return length, {
         str(key): value if isinstance(value, str) else repr(value) for key, value in facts.items()
     }
+
+
+def _power_mode() -> str:
+    """Return a Jetson's power mode in words: what is timed under a low one is chosen for a low one."""
+    try:
+        found = re.search(r"pmode:0*(\d+)", _NVPMODEL.read_text())
+    except OSError:
+        return ""
+    return f" in nvpmodel's mode {found[1]}" if found else ""
 
 
 def _card_path(engine: Path) -> Path:

@@ -370,3 +370,84 @@ def test_rtx_refuses_a_suppression_inside_the_graph_before_it_builds(fake, toy, 
 
     with pytest.raises(ModelError, match=r"TensorRT-RTX cannot run a suppression .* head raw"):
         open_model(path, backend="tensorrt_rtx", options=LoadOptions())
+
+
+class TestRtx:
+    """TensorRT-RTX compiles its kernels where it runs, and knows when it can be captured."""
+
+    @pytest.fixture
+    def rtx(self, fake, toy, tmp_path):
+        def start(**options):
+            """A session as a new process would open it."""
+            SharedEngine._loaded.clear()
+            fake.calls.clear()
+            options = LoadOptions(engine_cache=str(tmp_path / "engines"), **options)
+            model, _ = open_model(toy, backend="tensorrt_rtx", options=options)
+            return model.session(64, 64)
+
+        return start
+
+    def test_a_warm_start_compiles_nothing(self, fake, rtx, tmp_path):
+        session = rtx()
+        cold = session.infer(images(1)).copy()
+        assert "jit" in fake.calls
+        session.close()
+        (kept,) = (tmp_path / "engines").glob("*.engine.runtime")
+        assert kept.stat().st_mode & 0o777 == 0o600
+
+        warm = rtx().infer(images(1))
+
+        assert "jit" not in fake.calls
+        np.testing.assert_array_equal(warm, cold)
+
+    def test_kernels_of_another_machine_are_compiled_again(self, fake, rtx, tmp_path):
+        rtx().infer(images(1))
+        (kept,) = (tmp_path / "engines").glob("*.engine.runtime")
+        kept.write_bytes(b"of another driver")
+
+        rtx().infer(images(1))
+
+        assert "jit" in fake.calls
+        assert kept.read_bytes() != b"of another driver"
+
+    def test_kernels_that_others_could_have_written_are_not_used(self, fake, rtx, tmp_path, caplog):
+        rtx().infer(images(1))
+        (kept,) = (tmp_path / "engines").glob("*.engine.runtime")
+        kept.chmod(0o666)
+
+        rtx().infer(images(1))
+
+        assert "jit" in fake.calls
+        assert "could have been written by others (its mode is 0666)" in caplog.text
+        assert kept.stat().st_mode & 0o777 == 0o600
+
+    def test_a_static_engine_is_captured_by_us_and_a_free_batch_by_rtx(self, fake, rtx):
+        static = rtx()
+        for _ in range(3):
+            static.infer(images(1))
+        assert fake.calls.count("graph_launch") == 2
+
+        free = rtx(max_batch=2)
+        for count in (1, 1, 1, 2, 2, 2):
+            free.infer(images(count))
+
+        assert "graph_launch" not in fake.calls
+        config = next(iter(free._held.lanes.values())).context._config
+        assert config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+        assert config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
+
+    def test_what_rtx_calls_not_capturable_runs_without_a_graph(self, fake, rtx, monkeypatch, caplog):
+        session = rtx()
+        (lane,) = session._held.lanes.values()
+        monkeypatch.setattr(type(lane.context), "is_stream_capturable", lambda self, stream: False)
+
+        for _ in range(3):
+            session.infer(images(1))
+
+        assert "graph_launch" not in fake.calls
+        assert caplog.text.count("running without a CUDA graph") == 1
+
+    def test_no_timings_are_kept_where_there_are_none(self, rtx, tmp_path):
+        rtx()
+
+        assert not list((tmp_path / "engines").glob("*.timing"))

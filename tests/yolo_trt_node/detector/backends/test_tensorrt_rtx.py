@@ -1,6 +1,7 @@
 """The real parser and builder of TensorRT-RTX, which need no GPU: the same code that builds on a Jetson."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,15 @@ def test_the_command_builds_for_a_gpu_that_is_not_here(tmp_path, capsys):
     (path,) = (tmp_path / "engines").glob("*.engine")
     assert capsys.readouterr().out.strip() == str(path)
     assert "toy_40x64_b1_fp32" in path.name
+
+
+def test_a_gpu_that_it_does_not_build_for_is_refused_with_those_that_it_does(tmp_path, capsys):
+    toy = write_toy_detector(tmp_path / "toy.onnx")
+    arguments = [str(toy), "--backend", "tensorrt_rtx", "--compute-capability", "8.7"]
+
+    assert build_engine.main([*arguments, "--engine-cache", str(tmp_path / "engines")]) == 1
+
+    assert re.search(r"compute capabilities 7\.5, .*12\.0.*, not 8\.7", capsys.readouterr().err)
 
 
 def test_a_strongly_typed_network_refuses_another_precision(tmp_path):

@@ -54,6 +54,7 @@ class Gpu:
     Attributes:
         name: the product name.
         compute_capability: as in ``8.7``.
+        multiprocessors: how many it has.
         integrated: the GPU shares the CPU's memory (Jetson), so that frames need not be copied.
         map_input: keep the network's input in mapped memory on an integrated GPU, to compare.
         letterbox: letterbox on the GPU where the kernel can be had; off, to compare.
@@ -71,6 +72,7 @@ class Gpu:
         self.integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
         self.map_input = False
         self.letterbox = True
+        self.multiprocessors = int(device.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT))
         self._device = device
         self._context: Any = None
         self._process = os.getpid()

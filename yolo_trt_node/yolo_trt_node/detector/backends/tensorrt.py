@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from yolo_trt_node.detector import engines
 from yolo_trt_node.detector.backends import BackendUnavailable
@@ -48,6 +48,7 @@ class Target:
 
     name: str
     compute_capability: str
+    multiprocessors: ClassVar[int] = 0
 
 
 def open_tensorrt(path: Path, backend: str, options: LoadOptions) -> OnnxOnTensorRt | EngineFile:
@@ -159,7 +160,14 @@ class OnnxOnTensorRt:
             self._gpu.compute_capability,
         )
         return self._cache.get(
-            engines.Order(self._path, self._header, recipe, str(self._trt.__version__), self._gpu.name)
+            engines.Order(
+                self._path,
+                self._header,
+                recipe,
+                str(self._trt.__version__),
+                self._gpu.name,
+                self._gpu.multiprocessors,
+            )
         )
 
 
