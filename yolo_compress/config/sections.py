@@ -426,11 +426,6 @@ class Export(Section):
 class Recipe(Section):
     """A whole compression run: the dense detector, then each stage that is not left out."""
 
-    recipe: Literal["best", "paper"] = Field(
-        "best",
-        description="paper: whatever the sections say, sparsify, prune and distill do as arXiv 2509.12918 "
-        "(decaying L1 penalty, the smallest gammas of each layer alike, cwd)",
-    )
     output: Path = Field(description="folder of the run; {model} and {input_size} stand for the recipe's own")
     seed: int = Field(0, ge=0, description="seed of all training")
     device: str = Field("cpu", description="as Ultralytics names it: cpu, 0, mps; 0,1 for two GPUs")
@@ -451,6 +446,11 @@ class Recipe(Section):
     distill: Distill | None = Field(None, description="training after the pruning, or of the student")
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
     export: Export = Field(default_factory=lambda: Export.model_validate({}))
+    recipe: Literal["best", "paper"] = Field(
+        "best",
+        description="paper: whatever the sections say, sparsify, prune and distill do as arXiv 2509.12918 "
+        "(decaying L1 penalty, the smallest gammas of each layer alike, cwd)",
+    )
 
     @model_validator(mode="before")
     @classmethod
