@@ -5,14 +5,29 @@ from __future__ import annotations
 import io
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from yolo_compress import files
 from yolo_compress.errors import UserError
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # isort: skip
+
+
+_DETECTORS = ("Detect", "v10Detect")
+_OTHER_HEADS = {
+    "Segment": "a segmentation model (-seg)",
+    "Pose": "a pose model (-pose)",
+    "OBB": "a model of oriented boxes (-obb)",
+    "Classify": "a classification model (-cls)",
+    "RTDETRDecoder": "an RT-DETR model",
+    "WorldDetect": "a YOLO-World model",
+    "YOLOEDetect": "a YOLOE model",
+    "YOLOESegment": "a YOLOE model",
+}
 
 
 def load_model(path: str | Path) -> DetectionModel:
@@ -26,12 +41,41 @@ def load_model(path: str | Path) -> DetectionModel:
     try:
         model, _ = load_checkpoint(path)
     except Exception as error:  # Ultralytics raises whatever its unpickling meets
+        if "nsupported " in (refused := str(error.__cause__)) and "operand" not in refused:
+            raise UserError(
+                f"{path} needs code besides the layers of Ultralytics {ULTRALYTICS_VERSION}, which would run "
+                "on loading; where you trust whoever made it: yolo-compress --trust ..."
+            ) from error
         raise UserError(
-            f"{path} is no checkpoint that Ultralytics {ULTRALYTICS_VERSION} opens: {error}"
+            f"{path} is no checkpoint that Ultralytics {ULTRALYTICS_VERSION} opens: {_first_line(error)}"
         ) from error
-    if not isinstance(model, DetectionModel):
-        raise UserError(f"{path} holds a {type(model).__name__}, not a detector")
+    require_detector(model, path)
     return model
+
+
+def require_detector(model: Any, path: str | Path) -> None:
+    """See that a model is a detector: Ultralytics' Detect head behind three channels.
+
+    Raises:
+        UserError: it is something else; the message says what.
+    """
+    kind = type(model).__name__
+    head = (
+        type(model.model[-1]).__name__ if isinstance(getattr(model, "model", None), nn.Sequential) else kind
+    )
+    if kind != "DetectionModel" or head not in _DETECTORS:
+        what = _OTHER_HEADS.get(
+            head, f"a {kind}" if head in (kind, "Detect") else f"a model with the head {head}"
+        )
+        raise UserError(f"{path} holds {what}, not a detector: it takes YOLO models with the head Detect")
+    channels = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    if channels != 3:
+        raise UserError(f"{path} takes images of {channels} channels; a detector has 3 (color)")
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def trained_model(checkpoint: Path) -> DetectionModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
 )
-console = Console(highlight=False)
+# No markup: paths and names of classes hold brackets.
+console = Console(highlight=False, markup=False)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 Overrides = Annotated[
@@ -44,8 +46,16 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder, ins
 
 
 @app.callback()
-def _describe() -> None:
+def _describe(
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let checkpoints run the code in them; see docs/security.md.")
+    ] = False,
+) -> None:
     """Make a YOLOv8 detector smaller and faster, and see what that costs."""
+    if trust:
+        # Read by Ultralytics when a command imports it.
+        os.environ["ULTRALYTICS_SAFE_LOAD"] = "0"
+        console.print("warning: --trust: the code inside of checkpoints is run", style="yellow")
 
 
 def _changes(overrides: list[str] | None, sets: list[str] | None, output: Path | None) -> list[str]:
@@ -78,7 +88,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, sets: Sets = None, outp
     loaded = _load(recipe, overrides, sets, output)
     with _interruptible(loaded.output):
         from yolo_compress.report.content import write_report
-        from yolo_compress.run.worker import run_recipe
+        from yolo_compress.run.recipe import run_recipe
 
         result = run_recipe(loaded, console)
         page = write_report(loaded.output)
@@ -89,7 +99,8 @@ def run(recipe: RecipeFile, overrides: Overrides = None, sets: Sets = None, outp
 
 def _stage(loaded: Recipe, name: str, checkpoints: list[Path]) -> None:
     with _interruptible(loaded.output):
-        from yolo_compress.run.worker import CHECKPOINT, run_stage
+        from yolo_compress.run.recipe import run_stage
+        from yolo_compress.run.record import CHECKPOINT
 
         folder = run_stage(loaded, name, checkpoints, console)
     console.print(f"written: {folder / CHECKPOINT}", soft_wrap=True)

@@ -22,20 +22,15 @@ from yolo_compress import files
 from yolo_compress.config.loading import Arms
 from yolo_compress.config.sections import Recipe
 from yolo_compress.errors import UserError
-from yolo_compress.export.export import versions
 from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.measure.latency import Latency
 from yolo_compress.report.charts import Point, accuracy_cost, save
-from yolo_compress.run.worker import (
-    Stage,
-    StageWorker,
-    accuracy_of,
-    check_devices,
-    claim_folder,
-    percent,
-    plan,
-    read_record,
-)
+from yolo_compress.run.plan import check_devices, plan
+from yolo_compress.run.recipe import claim_folder
+from yolo_compress.run.record import accuracy_of, percent, read_record
+from yolo_compress.run.worker import StageWorker
+from yolo_compress.stages import Stage
+from yolo_compress.versions import versions
 
 DOCUMENT = "comparison.yaml"
 BASE = "base.yaml"
@@ -274,7 +269,7 @@ def run_comparison(arms: Arms, console: Console) -> Comparison:
     worker.require_space(stages)
     for seed in seeds:
         for name, recipe in shown.items():
-            console.print(f"[bold]seed {seed}, {name}[/bold]")
+            console.print(f"seed {seed}, {name}", style="bold", markup=False)
             worker.measured(plan(_seeded(recipe, seed))[-1])
     folders = {name: _folder(output, plan(_seeded(r, seeds[0]))[-1]) for name, r in shown.items()}
     _measure_latency(arms, folders, worker)
@@ -310,7 +305,7 @@ def collect(arms: Arms) -> Comparison:
         rows.append(
             Row(
                 name=name,
-                kind="student" if recipe.student else "pruned" if recipe.prune else "dense",
+                kind=plan(recipe)[-1].kind,
                 epochs=recipe.epochs,
                 params=first["params"],
                 gmacs=first["gmacs"],

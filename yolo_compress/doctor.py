@@ -28,11 +28,12 @@ from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Dense, Export, Prune, Recipe
 from yolo_compress.data.description import Description
 from yolo_compress.data.labelled import Split, beside, read_split
+from yolo_compress.dense import architecture
 from yolo_compress.errors import UserError
 from yolo_compress.measure.classes import match_classes
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune
-from yolo_compress.run.worker import architecture, plan, space_needed
+from yolo_compress.run.plan import plan, space_needed
 
 Status = Literal["OK", "WARN", "FAIL"]
 # What one training image costs beside one forward pass: backward, loss, augmentation. A rule of thumb, for an

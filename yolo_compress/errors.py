@@ -27,6 +27,8 @@ def explained_disk_errors(folder: Path) -> Iterator[None]:
                 f"the disk of {folder} is full ({error.strerror}); what was finished is kept: make room, and "
                 "the same command goes on from there"
             ) from error
+        if error.errno == errno.ENOENT and not folder.exists():
+            raise UserError(f"the folder {folder} vanished while it was in use") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise UserError(
                 f"cannot write {error.filename or folder}: {error.strerror}; "

@@ -6,16 +6,23 @@ where two processes write the same file.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # Ends the name of a file that is being written; what a killed process left is swept by `remove_parts`.
 PART = ".part"
 _NUMBERS = itertools.count()
+# Begins the name of every temporary folder; the file in it whose lock the kernel gives up with its process.
+_TEMPORARY, _ALIVE = "yolo-compress-", ".alive"
 
 
 def write(path: Path, content: bytes) -> None:
@@ -82,3 +89,40 @@ def remove_parts(folder: Path) -> None:
     for part in folder.rglob(f"*{PART}"):
         if part.is_file() and not part.is_symlink():
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder that is gone after the block; one of a killed process goes with `sweep_temporary`."""
+    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+    try:
+        with (folder / _ALIVE).open("w") as alive:
+            fcntl.flock(alive, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_temporary() -> None:
+    """Remove the temporary folders of killed processes of this user."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / _ALIVE).open("r+") as alive:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold a lock file in the block; yields False at once where another process holds it.
+
+    The kernel gives the lock up when its process dies, however it dies. The file stays.
+    """
+    with path.open("a+") as lock:
+        alone = False
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        yield alone

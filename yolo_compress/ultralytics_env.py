@@ -7,22 +7,29 @@ writes settings into the user's home, asks the network for newer versions and in
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
-import shutil
-import tempfile
 
 import torch
 
+from yolo_compress.files import temporary_folder
+
+# Closed when the interpreter ends.
+_AT_EXIT = contextlib.ExitStack()
+
 
 def _set_environment() -> None:
-    """Keep Ultralytics off the network, out of the user's home and silent, unless the user says otherwise."""
+    """Keep Ultralytics off the network, out of the user's home and silent, unless the user says otherwise.
+
+    Checkpoints are read without running what is in them: only the layers that Ultralytics and torch know are
+    built, and the activation that an architecture names is looked up, not evaluated.
+    """
+    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
     os.environ.setdefault("YOLO_OFFLINE", "1")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     if "YOLO_CONFIG_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="yolo-compress-")
-        os.environ["YOLO_CONFIG_DIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["YOLO_CONFIG_DIR"] = str(_AT_EXIT.enter_context(temporary_folder()))
 
 
 def _mend_torchvision() -> torch.library.Library | None:
@@ -67,6 +74,7 @@ def _mend_torchvision() -> torch.library.Library | None:
     return library
 
 
+atexit.register(_AT_EXIT.close)
 _set_environment()
 _TORCHVISION_OPERATORS = _mend_torchvision()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,49 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> N
     (tmp_path / "other.part").symlink_to(tmp_path / "dense/model.pt")
     files.remove_parts(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["dense", "model.pt", "other.part"]
+
+
+def test_a_folder_has_one_worker_at_a_time_and_a_killed_one_leaves_it_free(tmp_path: Path) -> None:
+    held = (
+        "import os, sys; from pathlib import Path; from yolo_compress.files import locked\n"
+        "with locked(Path(sys.argv[1])) as alone: print(alone, flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "True\n"
+    with files.locked(tmp_path / ".lock") as alone:
+        assert not alone
+    other.kill()
+    other.communicate()
+    with files.locked(tmp_path / ".lock") as alone:
+        assert alone
+
+
+def test_temporary_folders_of_killed_processes_go_and_those_of_living_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = (
+        "import os; from yolo_compress.files import temporary_folder\n"
+        "with temporary_folder() as folder: print(folder, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", killed],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=False,
+    )
+    left = Path(done.stdout.strip())
+    assert left.parent == tmp_path
+    assert left.is_dir()
+    with files.temporary_folder() as mine:
+        files.sweep_temporary()
+        assert mine.is_dir()
+        assert not left.exists()
+    assert not list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ from support.trainings import EPOCHS, acting_in, killed_in, run_training
 from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.pruning.pruner import prune_uniformly
-from yolo_compress.run.worker import run_recipe
+from yolo_compress.run.recipe import run_recipe
 from yolo_compress.training import StageTrainer
 
 LOSSES = {"cwd": {"cwd_loss"}, "logits": {"logits_loss"}, "ultralytics": {"dis_loss"}}
@@ -192,14 +192,16 @@ def test_a_run_resumes_a_stage_of_the_same_inputs_only(dataset: Path, tmp_path: 
 
 KILLED_AT = """
 import os, signal, sys
-from yolo_compress.run import worker as run
+from yolo_compress.pruning import stage as pruning
+from yolo_compress.run import worker
 place, stage = sys.argv.pop(1), sys.argv.pop(1)
-function = getattr(run, place)
+module = worker if hasattr(worker, place) else pruning
+function = getattr(module, place)
 def function_or_death(*arguments, **options):
     if stage in str(arguments) + str(options):
         os.kill(os.getpid(), signal.SIGKILL)
     return function(*arguments, **options)
-setattr(run, place, function_or_death)
+setattr(module, place, function_or_death)
 from yolo_compress.cli import main
 main()
 """

@@ -27,7 +27,8 @@ from yolo_compress.errors import UserError
 from yolo_compress.export.export import read_card
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.report.content import write_report
-from yolo_compress.run.worker import RunResult, plan, run_recipe
+from yolo_compress.run.plan import plan
+from yolo_compress.run.recipe import RunResult, run_recipe
 
 STAGES = ("dense", "sparse", "pruned", "distilled")
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from yolo_compress.config.sections import Comparison, Recipe, SectionType
 from yolo_compress.errors import UserError
+from yolo_compress.yaml_files import parse_yaml, read_yaml
 
 # What the arms of a comparison may differ in; the rest is the protocol.
 ARM_KEYS = ("teacher", "student", "sparsify", "prune", "distill")
@@ -144,12 +144,7 @@ def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a YAML mapping, on top of the one that it extends."""
     if path.resolve() in extended_by:
         raise UserError(f"the recipe {path} extends itself")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the recipe {path} is no valid YAML: {error}") from error
+    content = read_yaml(path, "the recipe")
     if not isinstance(content, dict):
         raise UserError(
             f"the recipe {path} must be a mapping of keys to values, as in config/compress/demo.yaml"
@@ -193,12 +188,12 @@ def _override(content: dict[str, Any], text: str) -> None:
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise UserError(
-            f"override {text!r} is not of the form key=value, for instance distill.train.epochs=5"
+            f"override {_short(text)} is not of the form key=value, for instance distill.train.epochs=5"
         )
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {text!r}: the value is no valid YAML") from error
+        parsed = parse_yaml(value, "the value")
+    except UserError as error:
+        raise UserError(f"override {_short(text)}: the value is no valid YAML") from error
     section, last = _section_of(content, name)
     section[last] = parsed
 
@@ -233,8 +228,14 @@ def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
             lines.append(f"  {key + ': ' if key else ''}{finding['ctx']['error']}")
         else:
             message = finding["msg"][0].lower() + finding["msg"][1:]
-            lines.append(f"  {key}: {message}, not {finding['input']!r}")
+            lines.append(f"  {key}: {message}, not {_short(finding['input'])}")
     return lines
+
+
+def _short(value: Any) -> str:
+    """Render a value in a line, whatever it is."""
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _section_at(root: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:

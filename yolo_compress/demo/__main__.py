@@ -35,7 +35,8 @@ from yolo_compress.export.export import export_onnx
 from yolo_compress.measure.accuracy import Accuracy, Found, score
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.report.page import Rows
-from yolo_compress.run.worker import RunResult, percent, run_recipe
+from yolo_compress.run.recipe import RunResult, run_recipe
+from yolo_compress.run.record import percent
 
 RECIPE = Path("config", "compress", "demo.yaml")
 FLIGHT_SIZE = (1280, 720)
@@ -59,7 +60,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="folder for everything (default: demo, or demo-real)")
     arguments = parser.parse_args()
     output = arguments.output or Path("demo-real" if arguments.real else "demo")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     # A stop by SIGTERM is to end the children like Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:

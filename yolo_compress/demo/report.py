@@ -9,7 +9,7 @@ from yolo_compress.data.labelled import read_image
 from yolo_compress.demo.replay import FlownModel
 from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.report.page import Part, Rows, class_legend, photo, write_page
-from yolo_compress.run.worker import percent
+from yolo_compress.run.record import percent
 
 
 def flight_table(flown: Sequence[FlownModel], accuracy: Sequence[Accuracy], note: str) -> Rows:

@@ -15,7 +15,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +42,7 @@ from yolo_compress.export.graph import append_suppression, fix_sizes, quantise, 
 from yolo_compress.measure.accuracy import Accuracy, evaluate_model
 from yolo_compress.measure.classes import match_classes
 from yolo_compress.measure.detector import SCORE_FLOOR
-from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
+from yolo_compress.versions import versions
 
 from ultralytics import YOLO  # isort: skip
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
@@ -597,15 +596,6 @@ def trained_size(model: DetectionModel) -> int:
     given = getattr(model, "args", {})
     size = (given if isinstance(given, dict) else vars(given)).get("imgsz", 640)
     return int(size if isinstance(size, int) else max(size))
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of everything that shapes the result."""
-    return {
-        "yolo_compress": version("yolo-compress"),
-        "ultralytics": ULTRALYTICS_VERSION,
-        **{name: version(name) for name in ("torch", "torch-pruning", "onnx", "onnxslim", "onnxruntime")},
-    }
 
 
 def weights_sha256(graph: onnx.ModelProto) -> str:

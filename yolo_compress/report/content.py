@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from yolo_trt_node.detector import Detector
 
-from yolo_compress import compare
+from yolo_compress import compare, files
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import Arms, load_comparison, load_recipe
-from yolo_compress.config.sections import Dense, Distill, Prune, Recipe, Sparsify, Training
+from yolo_compress.config.sections import Recipe
 from yolo_compress.data.labelled import GroundTruth, read_ground_truth, read_image, read_split, spread
 from yolo_compress.errors import UserError
 from yolo_compress.export.export import read_card
@@ -22,18 +22,18 @@ from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.report import charts
 from yolo_compress.report.page import Part, Picture, Rows, chart, class_legend, photo, write_page
 from yolo_compress.report.pictures import draw_boxes, sheet
-from yolo_compress.run.worker import (
+from yolo_compress.run.plan import plan
+from yolo_compress.run.record import (
     CHECKPOINT,
     COMMANDS,
     EXPORTS,
     ONNX,
     RECIPE,
-    Stage,
     accuracy_of,
     percent,
-    plan,
     read_record,
 )
+from yolo_compress.stages import Stage
 
 from ultralytics.nn.modules import Conv  # isort: skip
 
@@ -177,7 +177,7 @@ def _stage_rows(
         rows.append(
             (
                 stage.name,
-                _what(stage),
+                stage.describe(),
                 f"{record['params'] / 1e6:.3f} M",
                 f"{record['gmacs']:.3f}",
                 *(percent(v) for v in (a.ap50, a.ap, a.ap75, a.ap_small, a.ap_medium, a.ap_large)),
@@ -196,30 +196,6 @@ def _stage_rows(
         "in one run.",
         text_column=1,
     )
-
-
-def _what(stage: Stage) -> str:
-    """Say in a few words what a stage does."""
-    section = stage.section
-    if isinstance(section, Dense):
-        if section.train is None:
-            return f"{Path(section.model).name} as it is"
-        return f"{Path(section.model).name}, {_epochs(section.train)}"
-    if isinstance(section, Sparsify):
-        return (
-            f"{_epochs(section.train)} in which the channels that go fade"
-            if section.mode == "fade"
-            else f"{_epochs(section.train)} with a penalty on BatchNorm scales"
-        )
-    if isinstance(section, Distill):
-        how = "fine-tuning" if section.method == "none" else f"distillation ({' + '.join(section.methods)})"
-        return f"{_epochs(section.train)} of {how}"
-    assert isinstance(section, Prune)
-    return f"to {section.target.share:.1%} of the {section.target.kind}, by {section.importance}"
-
-
-def _epochs(training: Training) -> str:
-    return "1 epoch" if training.epochs == 1 else f"{training.epochs} epochs"
 
 
 def _gammas(record: Mapping[str, Any]) -> str:
@@ -254,7 +230,7 @@ def _class_rows(models: Mapping[str, Accuracy]) -> Rows:
 def _file_rows(folder: Path) -> Rows:
     """Show what each delivered file is, and what its precision costs, as its card says."""
     rows = []
-    for name in json.loads((folder / EXPORTS).read_text(encoding="utf-8"))["files"]:
+    for name in files.read_json(folder / EXPORTS).get("delivered", {}).get("files", {}):
         card = read_card(folder / name)
         deviation, engines = card["deviation_from_torch"], card["engines"]
         rows.append(

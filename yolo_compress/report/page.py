@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from yolo_trt_node.drawing import class_colour
 
 from yolo_compress import files
-from yolo_compress.export.export import versions
+from yolo_compress.versions import versions
 
 # Wide enough for a box around a small car, and no wider: every picture is inside the page.
 PHOTO_PX = 1920

@@ -259,7 +259,8 @@ def sparsify(model: Path, setting: Setting) -> tuple[DetectionModel, dict[str, A
     history = json.loads((setting.folder / GAMMAS_JSON).read_text(encoding="utf-8"))["epochs"]
     entry = write_gammas(setting.folder, history, trained, required(setting.recipe.prune))
     if entry["warning"]:
-        setting.console.print(f"[yellow]warning:[/yellow] {entry['warning']}", soft_wrap=True)
+        setting.console.print("warning:", style="yellow", end=" ")
+        setting.console.print(entry["warning"], markup=False, soft_wrap=True)
     return trained, {"gammas": entry}
 
 

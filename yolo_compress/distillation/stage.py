@@ -1,0 +1,27 @@
+"""Distillation as a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolo_compress.config.sections import Distill
+from yolo_compress.distillation.trainer import distil
+from yolo_compress.stages import Made, Stage, epochs
+from yolo_compress.training import Setting
+
+
+class DistilledStage(Stage):
+    """Trains the smaller model under the one that it was made of."""
+
+    section: Distill
+
+    def make(self, setting: Setting, checkpoints: Sequence[Path]) -> Made:
+        """Train the student; the second checkpoint is the setting's teacher."""
+        return distil(checkpoints[0], setting), {}
+
+    def describe(self) -> str:
+        """Say how, and how long."""
+        methods = " + ".join(self.section.methods)
+        how = "fine-tuning" if self.section.method == "none" else f"distillation ({methods})"
+        return f"{epochs(self.section.train)} of {how}"

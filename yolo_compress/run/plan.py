@@ -1,0 +1,63 @@
+"""Which stages a recipe comes down to, and what they need of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from yolo_compress.config.sections import Recipe
+from yolo_compress.dense import DenseStage, architecture
+from yolo_compress.devices import check_device
+from yolo_compress.distillation.stage import DistilledStage
+from yolo_compress.pruning.budget import count_params
+from yolo_compress.pruning.stage import PrunedStage
+from yolo_compress.sparsity.stage import SparseStage
+from yolo_compress.stages import Stage
+
+# What training needs on the disk, in bytes a parameter: two checkpoints (the old one stays until the new one
+# is whole) of weights, their average and two moments of the optimizer, all fp32.
+TRAINING_BYTES = 2 * 16
+# What a finished stage keeps: checkpoint and ONNX file, fp32.
+KEPT_BYTES = 2 * 4
+
+
+def plan(recipe: Recipe) -> tuple[Stage, ...]:
+    """Return the stages of a recipe in order; the first is the dense model, the last the result."""
+    dense = DenseStage("dense", recipe.teacher, recipe)
+    stages: list[Stage] = [dense]
+    if recipe.sparsify:
+        stages.append(SparseStage("sparse", recipe.sparsify, recipe, (stages[-1],)))
+    if recipe.prune:
+        stages.append(PrunedStage("pruned", recipe.prune, recipe, (stages[-1],)))
+    if recipe.student:
+        stages.append(DenseStage("student", recipe.student, recipe))
+    if recipe.distill:
+        stages.append(DistilledStage("distilled", recipe.distill, recipe, (stages[-1], dense)))
+    return tuple(stages)
+
+
+def check_devices(stages: Sequence[Stage]) -> None:
+    """See that this machine has the devices that stages train on.
+
+    Raises:
+        UserError: it has not.
+    """
+    for stage in stages:
+        training = getattr(stage.section, "train", None)
+        if training is not None:
+            check_device(stage.recipe.device, training.batch)
+
+
+def space_needed(stages: Sequence[Stage]) -> int:
+    """Return about how many bytes doing these stages needs on the disk.
+
+    Raises:
+        UserError: a dense model cannot be loaded.
+    """
+    models = {
+        (section.model, section.width): section
+        for stage in stages
+        for section in (stage.recipe.teacher, stage.recipe.student)
+        if section is not None
+    }
+    params = max(count_params(architecture(section)) for section in models.values())
+    return params * (TRAINING_BYTES + KEPT_BYTES * len(stages))
