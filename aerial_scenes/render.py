@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -41,7 +41,6 @@ class Look:
         noise: Standard deviation of the sensor noise in grey levels.
         jpeg_quality: Of the compression round trip, 1 to 100.
         seed: Of the noise.
-        supersample: The picture is drawn this many times larger and averaged down.
     """
 
     exposure: float
@@ -54,7 +53,6 @@ class Look:
     noise: float
     jpeg_quality: int
     seed: int
-    supersample: int
 
 
 @dataclass(frozen=True)
@@ -175,18 +173,8 @@ class Renderer:
             The image (height, width, 3) BGR uint8, and a sighting for each actor of which the image's area
             holds any part, near to far.
         """
-        factor = look.supersample
-        fine = replace(
-            camera, focal=camera.focal * factor, width=camera.width * factor, height=camera.height * factor
-        )
-        image, sightings = self._draw_scene(fine, time, without)
-        image = _develop(image, fine, camera, look)
-        if factor > 1:
-            sightings = [
-                replace(s, box=tuple((v + 0.5) / factor - 0.5 for v in s.box))  # type: ignore[arg-type]
-                for s in sightings
-            ]
-        return image, sightings
+        image, sightings = self._draw_scene(camera, time, without)
+        return _develop(image, camera, look), sightings
 
     # Geometry.
 
@@ -772,13 +760,13 @@ class Renderer:
         cv2.copyTo(np.zeros_like(mask, dtype=np.uint16), mask, ids[v0:v1, u0:u1])
 
 
-def _develop(image: np.ndarray, fine: Camera, camera: Camera, look: Look) -> np.ndarray:
-    """Apply haze, lens, averaging down, sensor and compression; the image was drawn with `fine`."""
+def _develop(image: np.ndarray, camera: Camera, look: Look) -> np.ndarray:
+    """Apply haze, lens, sensor and compression."""
     rows, columns = image.shape[:2]
     # Haze grows with the distance of the ground seen in a row; over the columns it hardly changes.
     at = np.linspace(0, rows - 1, 24)
-    points = fine.ground_points(np.column_stack([np.full(24, columns / 2), at]), reach=5000.0)
-    distance = np.hypot(np.linalg.norm(points - np.array(fine.position)[:2], axis=1), fine.position[2])
+    points = camera.ground_points(np.column_stack([np.full(24, columns / 2), at]), reach=5000.0)
+    distance = np.hypot(np.linalg.norm(points - np.array(camera.position)[:2], axis=1), camera.position[2])
     air = 1 - np.exp(-distance / look.visibility)
     x = np.linspace(-1, 1, 32)[None, :]
     y = np.linspace(-1, 1, 24)[:, None]
@@ -789,8 +777,6 @@ def _develop(image: np.ndarray, fine: Camera, camera: Camera, look: Look) -> np.
     if float(air.max()) > 0.01:
         veil = (air[:, None, None] * np.array(look.haze_colour)).clip(0, 255).astype(np.uint8)
         cv2.add(image, cv2.resize(veil, (columns, rows)), image)
-    if look.supersample > 1:
-        image = cv2.resize(image, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
     level = np.arange(256) / 255.0
     curve = []
     for factor in look.cast:

@@ -47,7 +47,6 @@ class SceneSpec:
         blur_px: Standard deviation of the lens blur.
         noise: Standard deviation of the sensor noise in grey levels.
         jpeg_quality: Of the compression that every picture has gone through.
-        supersample: Pictures are drawn this many times larger and averaged down.
         min_box_px: Objects whose box is narrower or lower are not annotated, but covered by ignored regions.
         min_visible: Objects of which less than this share is visible are not annotated.
         crowd: Groups of more than this many objects of under 16 pixels on less than a sixteenth of the
@@ -71,7 +70,6 @@ class SceneSpec:
     blur_px: Range = (0.35, 0.9)
     noise: Range = (1.0, 5.0)
     jpeg_quality: tuple[int, int] = (70, 95)
-    supersample: int = 1
     min_box_px: float = 4.0
     min_visible: float = 0.12
     crowd: int = 14
@@ -105,8 +103,6 @@ class SceneSpec:
             raise ValueError(f"SceneSpec.density must not be negative, got {self.density[0]}")
         if not 5 <= self.sun_elevation_deg[0] <= self.sun_elevation_deg[1] <= 90:
             raise ValueError(f"SceneSpec.sun_elevation_deg must lie in 5 to 90, got {self.sun_elevation_deg}")
-        if self.supersample < 1:
-            raise ValueError(f"SceneSpec.supersample must be at least 1, got {self.supersample}")
         unknown = set(self.districts) - set(DISTRICTS)
         if unknown or not self.districts:
             raise ValueError(
@@ -247,7 +243,6 @@ def draw_view(rng: np.random.Generator, spec: SceneSpec) -> View:
         noise=noise,
         jpeg_quality=int(rng.integers(spec.jpeg_quality[0], spec.jpeg_quality[1] + 1)),
         seed=int(rng.integers(1 << 31)),
-        supersample=spec.supersample,
     )
     return View(
         metres_per_pixel=metres_per_pixel,
@@ -270,9 +265,7 @@ def world_for(rng: np.random.Generator, view: View, spec: SceneSpec, cameras: Se
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
     bounds: Rect = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
     area = (bounds[2] - bounds[0]) * (bounds[3] - bounds[1])
-    wanted = max(
-        view.metres_per_pixel / view.look.supersample * 0.8, math.sqrt(area / spec.max_ground_pixels)
-    )
+    wanted = max(view.metres_per_pixel * 0.8, math.sqrt(area / spec.max_ground_pixels))
     resolution = next((r for r in _GROUND_RESOLUTIONS if r >= wanted), wanted)
     height = min(camera.position[2] for camera in cameras)
     return build_world(

@@ -1,12 +1,8 @@
-"""VisDrone's annotation formats: reading, writing, conversion to YOLO labels, statistics.
+"""VisDrone's annotation format: reading, writing, conversion to YOLO labels.
 
 VisDrone-DET stores one text file per image, one object per line::
 
     left,top,width,height,score,category,truncation,occlusion
-
-VisDrone-VID and -MOT store one file per sequence and put the 1-based frame number and the target id first::
-
-    frame,target_id,left,top,width,height,score,category,truncation,occlusion
 
 Boxes are in pixels of the image, the origin in its upper left corner. Field meanings follow the toolkit's
 read-me (https://github.com/VisDrone/VisDrone2018-DET-toolkit): ``score`` is 0 where the evaluation ignores
@@ -16,13 +12,9 @@ hidden.
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 VISDRONE_CLASSES: tuple[str, ...] = (
     "pedestrian",
@@ -97,16 +89,13 @@ def _parse_fields(line: str, count: int, where: str, names: Sequence[str]) -> li
         low, high = _FIELD_RANGES.get(name, (None, None))
         if low is not None and high is not None and not low <= value <= high:
             raise ValueError(f"{where}: field '{name}' must be {low} to {high}, got {value}")
-        if name in ("width", "height", "target_id") and value < 0:
+        if name in ("width", "height") and value < 0:
             raise ValueError(f"{where}: field '{name}' must not be negative, got {value}")
-        if name == "frame" and value < 1:
-            raise ValueError(f"{where}: field 'frame' counts from 1, got {value}")
         values.append(value)
     return values
 
 
 _DET_FIELDS = ("left", "top", "width", "height", "score", "category", "truncation", "occlusion")
-_VID_FIELDS = ("frame", "target_id", *_DET_FIELDS)
 
 
 def _numbered_lines(path: Path) -> Iterable[tuple[str, str]]:
@@ -144,50 +133,6 @@ def _det_line(annotation: Annotation) -> str:
 def format_annotations(annotations: Iterable[Annotation]) -> str:
     """Return the text of a VisDrone-DET file (target ids are not part of that format)."""
     return "".join(_det_line(annotation) + "\n" for annotation in annotations)
-
-
-def write_annotations(path: str | Path, annotations: Iterable[Annotation]) -> None:
-    """Write a VisDrone-DET annotation file; see `format_annotations`."""
-    Path(path).write_text(format_annotations(annotations), encoding="ascii")
-
-
-def read_sequence(path: str | Path) -> dict[int, list[Annotation]]:
-    """Read a VisDrone-VID or -MOT annotation file.
-
-    Args:
-        path: The text file of one sequence.
-
-    Returns:
-        Annotations by frame number (from 1), in ascending order; frames without objects are absent.
-
-    Raises:
-        ValueError: A line is malformed; the message names file, line and field.
-        OSError: The file can't be read.
-    """
-    frames: dict[int, list[Annotation]] = {}
-    for where, line in _numbered_lines(Path(path)):
-        frame, target_id, *rest = _parse_fields(line, 10, where, _VID_FIELDS)
-        frames.setdefault(frame, []).append(replace(Annotation(*rest), target_id=target_id))
-    return dict(sorted(frames.items()))
-
-
-def write_sequence(path: str | Path, frames: Mapping[int, Iterable[Annotation]]) -> None:
-    """Write a VisDrone-VID annotation file.
-
-    Args:
-        path: Where to write.
-        frames: Annotations by frame number, which counts from 1.
-
-    Raises:
-        ValueError: A frame number is below 1.
-        OSError: The file can't be written.
-    """
-    lines = []
-    for frame in sorted(frames):
-        if frame < 1:
-            raise ValueError(f"{path}: frame numbers of a VisDrone sequence count from 1, got {frame}")
-        lines += [f"{frame},{annotation.target_id},{_det_line(annotation)}\n" for annotation in frames[frame]]
-    Path(path).write_text("".join(lines), encoding="ascii")
 
 
 def to_yolo_labels(
@@ -233,87 +178,3 @@ def to_yolo_labels(
 def format_yolo_labels(labels: Iterable[tuple[int, float, float, float, float]]) -> str:
     """Return the text of a YOLO label file: ``class cx cy w h`` per line."""
     return "".join(f"{cls} {cx:.8f} {cy:.8f} {w:.8f} {h:.8f}\n" for cls, cx, cy, w, h in labels)
-
-
-def annotation_statistics(images: Iterable[Sequence[Annotation]]) -> dict[str, object]:
-    """Summarise annotations as the figures by which data sets of small objects are compared.
-
-    Args:
-        images: Annotations of each image.
-
-    Returns:
-        ``images``; ``boxes_per_image`` and ``size_px`` (square root of the box area) at percentiles 5, 25,
-        50, 75 and 95; shares of COCO's ``small``, ``medium`` and ``large`` boxes;
-        ``ignored_regions_per_image``; and per class its share of all boxes, the percentiles 10, 50 and 90 of
-        ``width_px``, ``height_px`` and ``size_px``, the shares of occlusion 0, 1 and 2 and of truncated
-        boxes.
-
-    Raises:
-        ValueError: There is no evaluated box to summarise.
-    """
-    counts: list[int] = []
-    rows: list[tuple[int, int, int, int, int]] = []
-    ignored = 0
-    for image in images:
-        kept = [a for a in image if a.evaluated]
-        counts.append(len(kept))
-        ignored += sum(a.category == IGNORED_REGION for a in image)
-        rows += [(a.category, a.width, a.height, a.truncation, a.occlusion) for a in kept]
-    if not rows:
-        raise ValueError("no box of the ten classes in these annotations")
-    table = np.array(rows)
-    size = np.sqrt(table[:, 1] * table[:, 2])
-
-    def percentiles(values: np.ndarray, at: Sequence[int]) -> list[float]:
-        return [round(float(v), 1) for v in np.percentile(values, at)]
-
-    classes = {}
-    for index, name in enumerate(VISDRONE_CLASSES, start=1):
-        own = table[:, 0] == index
-        if own.any():
-            classes[name] = {
-                "share": round(float(own.mean()), 4),
-                "width_px": percentiles(table[own, 1], (10, 50, 90)),
-                "height_px": percentiles(table[own, 2], (10, 50, 90)),
-                "size_px": percentiles(size[own], (10, 50, 90)),
-                "occlusion": [round(float((table[own, 4] == level).mean()), 3) for level in range(3)],
-                "truncated": round(float((table[own, 3] > 0).mean()), 3),
-            }
-    return {
-        "images": len(counts),
-        "boxes_per_image": percentiles(np.array(counts), (5, 25, 50, 75, 95)),
-        "size_px": percentiles(size, (5, 25, 50, 75, 95)),
-        "small": round(float((size < 32).mean()), 3),
-        "medium": round(float(((size >= 32) & (size < 96)).mean()), 3),
-        "large": round(float((size >= 96).mean()), 3),
-        "ignored_regions_per_image": round(ignored / len(counts), 2),
-        "occlusion": [round(float((table[:, 4] == level).mean()), 3) for level in range(3)],
-        "truncated": round(float((table[:, 3] > 0).mean()), 3),
-        "classes": classes,
-    }
-
-
-def _main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m aerial_scenes.visdrone", description=__doc__.split("\n")[0]
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    stats = commands.add_parser("stats", help="print statistics of a folder of VisDrone-DET annotation files")
-    stats.add_argument("folder", type=Path, help="folder with one .txt per image (searched recursively)")
-    arguments = parser.parse_args()
-    files = sorted(arguments.folder.rglob("*.txt"))
-    if not files:
-        parser.error(f"{arguments.folder}: no .txt files there")
-    try:
-        result = annotation_statistics(read_annotations(file) for file in files)
-    except ValueError as error:
-        parser.error(str(error))
-    for key, value in result.items():
-        if key != "classes":
-            print(f"{key}: {json.dumps(value)}")
-    for name, entry in result["classes"].items():  # type: ignore[attr-defined]
-        print(f"  {name}: {json.dumps(entry)}")
-
-
-if __name__ == "__main__":
-    _main()

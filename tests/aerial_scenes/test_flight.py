@@ -3,7 +3,6 @@ import pytest
 
 from aerial_scenes.flight import Flight
 from aerial_scenes.scenes import SceneSpec
-from aerial_scenes.visdrone import read_sequence, write_sequence
 
 SPEC = SceneSpec(
     width=480,
@@ -96,12 +95,6 @@ def test_vehicles_that_leave_a_lane_return_under_a_new_id(flight):
     pose, laps = drive.at(2.0)
     assert pose == pytest.approx((10.0, 0.0, 0.0))
     assert laps == 1
-
-
-def test_flight_annotations_round_trip_as_a_visdrone_sequence(frames, tmp_path):
-    sequence = {frame.index + 1: list(frame.annotations) for frame in frames}
-    write_sequence(tmp_path / "flight.txt", sequence)
-    assert read_sequence(tmp_path / "flight.txt") == {k: v for k, v in sequence.items() if v}
 
 
 def test_there_is_no_frame_beyond_the_last(flight):

@@ -218,15 +218,6 @@ def test_half_scale_picture_resembles_the_resized_full_scale_one():
         np.testing.assert_allclose((np.array(s.box) + 0.5) / 2 - 0.5, boxes[s.actor], atol=1.0)
 
 
-def test_supersampling_keeps_geometry():
-    plain = render_scene(2, SMALL)
-    fine = render_scene(2, replace(SMALL, supersample=2))
-    assert fine.image.shape == plain.image.shape
-    ours = {(a.category, a.left // 4, a.top // 4) for a in plain.annotations if a.evaluated}
-    theirs = {(a.category, a.left // 4, a.top // 4) for a in fine.annotations if a.evaluated}
-    assert len(ours & theirs) > 0.6 * len(ours)
-
-
 @pytest.mark.parametrize("district", sorted(DISTRICTS))
 @pytest.mark.parametrize("size", [(320, 320), (640, 192)])
 def test_every_district_and_shape_renders(district, size):
@@ -268,7 +259,6 @@ def test_camera_projects_what_ground_points_sees():
         ({"districts": ()}, "none given"),
         ({"pitch_deg": (10.0, 80.0)}, "straight down"),
         ({"density": (-1.0, 1.0)}, "density"),
-        ({"supersample": 0}, "supersample"),
         ({"sun_elevation_deg": (0.0, 30.0)}, "sun_elevation_deg"),
     ],
 )

@@ -7,13 +7,10 @@ import pytest
 from aerial_scenes.dataset import convert_visdrone
 from aerial_scenes.visdrone import (
     Annotation,
-    annotation_statistics,
+    format_annotations,
     format_yolo_labels,
     read_annotations,
-    read_sequence,
     to_yolo_labels,
-    write_annotations,
-    write_sequence,
 )
 
 SOME = [
@@ -25,17 +22,9 @@ SOME = [
 
 
 def test_det_file_round_trips(tmp_path):
-    write_annotations(tmp_path / "a.txt", SOME)
+    (tmp_path / "a.txt").write_text(format_annotations(SOME))
     assert read_annotations(tmp_path / "a.txt") == SOME
     assert (tmp_path / "a.txt").read_text().splitlines()[0] == "10,20,30,40,1,4,0,0"
-
-
-def test_sequence_file_round_trips_with_target_ids(tmp_path):
-    frames = {3: [Annotation(1, 2, 3, 4, 1, 5, target_id=9)], 1: [*SOME[:1]]}
-    write_sequence(tmp_path / "s.txt", frames)
-    assert read_sequence(tmp_path / "s.txt") == frames
-    assert list(read_sequence(tmp_path / "s.txt")) == [1, 3]
-    assert (tmp_path / "s.txt").read_text().splitlines()[1] == "3,9,1,2,3,4,1,5,0,0"
 
 
 def test_trailing_comma_blank_lines_and_empty_files_are_read(tmp_path):
@@ -76,14 +65,6 @@ def test_binary_file_is_refused_by_name(tmp_path):
         read_annotations(tmp_path / "image.txt")
 
 
-def test_frame_numbers_count_from_one(tmp_path):
-    with pytest.raises(ValueError, match="count from 1, got 0"):
-        write_sequence(tmp_path / "s.txt", {0: []})
-    (tmp_path / "s.txt").write_text("0,1,1,2,3,4,1,4,0,0\n")
-    with pytest.raises(ValueError, match="line 1: field 'frame' counts from 1"):
-        read_sequence(tmp_path / "s.txt")
-
-
 def test_yolo_labels_are_relative_centres():
     labels = to_yolo_labels([Annotation(10, 20, 30, 40, 1, 4)], 100, 200)
     assert labels == [(3, 0.25, 0.2, 0.3, 0.2)]
@@ -110,18 +91,6 @@ def test_yolo_boxes_are_clipped_to_the_image():
 )
 def test_what_is_not_evaluated_or_not_inside_gives_no_label(dropped):
     assert to_yolo_labels([dropped], 100, 100) == []
-
-
-def test_statistics_count_only_evaluated_boxes():
-    result = annotation_statistics([SOME, []])
-    assert result["images"] == 2
-    assert result["ignored_regions_per_image"] == 0.5
-    classes = result["classes"]
-    assert set(classes) == {"pedestrian", "car"}
-    assert classes["car"]["share"] == 0.5
-    assert classes["car"]["width_px"] == [30.0, 30.0, 30.0]
-    with pytest.raises(ValueError, match="no box"):
-        annotation_statistics([[SOME[2]]])
 
 
 @pytest.mark.real_data
