@@ -49,7 +49,7 @@ def test_without_ros_distro_the_wheels_are_used(bootstrap, monkeypatch):
     assert bootstrap.sourced_ros() is None
 
 
-@pytest.mark.parametrize("package", ["tf2_msgs", "vision_msgs"])
+@pytest.mark.parametrize("package", ["foxglove_msgs", "tf2_msgs", "vision_msgs"])
 def test_a_sourced_interface_package_is_found_and_our_own_build_is_not_taken_for_one(
     bootstrap, monkeypatch, tmp_path, package
 ):

@@ -31,7 +31,9 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            f"image_annotations = {NAME}.annotations_node:main",
             f"mavlink_target = {NAME}.mavlink_node:main",
+            f"obstacle_cloud = {NAME}.obstacles_node:main",
             f"target_selection = {NAME}.target_node:main",
         ]
     },
