@@ -41,6 +41,7 @@ setup(
             f"detector_node = {NAME}.node.start:main",
             f"play_images = {NAME}.replay.play_images:main",
             f"record_bag = {NAME}.replay.record_bag:main",
+            f"sros2_policy = {NAME}.node.policy:main",
         ]
     },
 )
