@@ -24,6 +24,8 @@ def load_detector(model: Path, iou_threshold: float | None, threads: int, backen
         UserError: it cannot be loaded, or the backend is not there.
     """
     options = DetectorOptions(
+        # Always the same backend, so that figures of two runs can be compared.
+        backend_trial_s=0.0,
         score_threshold=SCORE_FLOOR,
         iou_threshold=iou_threshold,
         max_det=MAX_DETECTIONS,

@@ -19,6 +19,7 @@ from yolo_trt_node.detector.heads import EXPORT_AGAIN
 from yolo_trt_node.detector.letterbox import Letterbox, Preprocessor
 from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, parse_shape
 from yolo_trt_node.detector.sanity import FRAMES, absurdity, check_scores
+from yolo_trt_node.detector.speed import WORTH_S, fastest
 from yolo_trt_node.detector.tiling import ViewPlan, Window, merge_views, plan_views
 from yolo_trt_node.detector.trial import first_load
 from yolo_trt_node.images.frames import Frame
@@ -103,7 +104,14 @@ class Detector:
             model, reason = open_model(file, backend=options.backend, options=options)
             card = read_card(model.metadata, model.inputs, model.outputs)
             detector = cls(file, model, card, options, reason)
-            first_load(file, model.backend, card, options)
+            run_s = first_load(file, model.backend, card, options)
+            if options.backend == "auto" and options.backend_trial_s > 0 and (run_s or 0.0) >= WORTH_S:
+                name, why = fastest(file, card, options)
+                if name and name != model.backend:
+                    model, _ = open_model(file, backend=name, options=options)
+                    first_load(file, name, card, options)
+                    detector = cls(file, model, card, options, why)
+                detector.backend_reason = why or reason
         except ModelError as error:
             if str(file) in str(error):
                 raise

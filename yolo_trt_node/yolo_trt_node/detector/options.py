@@ -10,9 +10,9 @@ from yolo_trt_node.options import check_fields, option
 BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
 """The backends there are, in the order in which ``auto`` tries them.
 
-A GPU comes first. On a CPU OpenVINO was not faster than ONNX Runtime in fp32 (`benchmarks/backends.py`
-measures it), and ONNX Runtime compiles faster and runs on any processor. Where bf16 is asked for, ``auto``
-comes to OpenVINO, since ONNX Runtime passes.
+A GPU comes first. Of the CPU's backends the one that runs the model faster is taken, as measured once on this
+machine (`speed`); ONNX Runtime where that is no clear matter. Where bf16 is asked for, ``auto`` comes to
+OpenVINO, since ONNX Runtime passes.
 """
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
@@ -59,7 +59,8 @@ class LoadOptions:
 
     backend: str = option(
         "auto",
-        "What runs the network: auto takes the best that loads, and logs which and why.",
+        "What runs the network: auto takes a GPU's where there is one, else the fastest, and logs which and "
+        "why.",
         choices=("auto", *BACKENDS),
     )
     precision: str = option(
@@ -81,6 +82,13 @@ class LoadOptions:
         "Whether ONNX Runtime's threads wait by spinning: inside a run, always, never, or auto: inside a run "
         "while other processes leave the cores for it.",
         choices=SPINNING,
+    )
+    backend_trial_s: float = option(
+        1.0,
+        "Seconds that auto measures the CPU's backends for, the first time that it sees a model; 0.0: it "
+        "takes the first that loads.",
+        low=0.0,
+        high=60.0,
     )
     load_timeout_s: float = option(
         120.0,
