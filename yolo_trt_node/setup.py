@@ -10,6 +10,8 @@ NAME = "yolo_trt_node"
 def shared(folder: str) -> list[tuple[str, list[str]]]:
     """List a folder's files as data files of the package's share, one entry a sub-folder."""
     folders = [Path(folder), *(path for path in Path(folder).rglob("*") if path.is_dir())]
+    # The recipes belong to yolo_compress, under its licence.
+    folders = [path for path in folders if path.name != "compress"]
     return [
         (f"share/{NAME}/{path}", [str(file) for file in sorted(path.iterdir()) if file.is_file()])
         for path in folders

@@ -17,6 +17,11 @@ from yolo_compress.config.sections import Comparison, Recipe, SectionType
 from yolo_compress.errors import UserError
 from yolo_compress.yaml_files import parse_yaml, read_yaml
 
+# Recipes and small models come with the package (links to config/compress and models), so that
+# `yolo-compress run demo` works anywhere.
+SHIPPED = Path(__file__).parents[1]
+_RECIPES = SHIPPED / "recipes"
+
 # What the arms of a comparison may differ in; the rest is the protocol.
 ARM_KEYS = ("teacher", "student", "sparsify", "prune", "distill")
 
@@ -40,8 +45,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        path: YAML file. ``extends: other.yaml`` takes another recipe, named relative to this file, and
-            changes the keys that follow; ``${NAME}`` stands for an environment variable.
+        path: YAML file, or the name of a shipped recipe, such as ``demo``. ``extends: other.yaml`` takes
+            another recipe, named relative to this file, and changes the keys that follow; ``${NAME}`` stands
+            for an environment variable.
         overrides: ``key=value`` with dots between nested keys and a YAML value, as in
             ``distill.train.epochs=5``.
 
@@ -49,12 +55,30 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         UserError: the file cannot be read, or a key or value is wrong; the message names each and what is
             allowed.
     """
+    path = recipe_file(path)
     content = _read(path)
     if "arms" in content:
         raise UserError(f"{path} is a comparison of several arms; use it with `yolo-compress compare`")
     for override in overrides:
         _override(content, override)
     return _recipe(content, f"the recipe {path}")
+
+
+def recipe_file(path: Path) -> Path:
+    """Return a recipe's file: the one of this path, or else the shipped recipe of this name.
+
+    Raises:
+        UserError: there is neither; the message lists the shipped ones.
+    """
+    if path.is_file():
+        return path
+    shipped = _RECIPES / f"{path.stem}.yaml"
+    if path.name in (path.stem, shipped.name) and len(path.parts) == 1 and shipped.is_file():
+        return shipped
+    if path.is_dir() or path.suffix or len(path.parts) > 1:
+        return path  # reading it says what is wrong
+    names = ", ".join(sorted(file.stem for file in _RECIPES.glob("*.yaml")))
+    raise UserError(f"there is no file {path}, and no shipped recipe of that name; shipped are: {names}")
 
 
 def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Arms:
@@ -67,6 +91,7 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Arms:
     Raises:
         UserError: as in `load_recipe`; also when the arms' budgets of epochs differ.
     """
+    path = recipe_file(path)
     content = _read(path)
     if "arms" not in content:
         raise UserError(
@@ -118,8 +143,18 @@ def load_section(section: type[SectionType], overrides: Sequence[str], what: str
     return _validate(section, content, what)
 
 
+def _found(model: str) -> str:
+    """Return a model's path: as it is where that is a file, else among the shipped ones (models/...)."""
+    shipped = SHIPPED / model
+    return str(shipped) if not Path(model).exists() and shipped.is_file() else model
+
+
 def _recipe(content: dict[str, Any], what: str) -> Recipe:
-    """Validate a recipe and fill the placeholders of its output folder."""
+    """Validate a recipe, find its models and fill the placeholders of its output folder."""
+    for name in ("teacher", "student"):
+        section = content.get(name)
+        if isinstance(section, dict) and isinstance(section.get("model"), str):
+            section["model"] = _found(section["model"])
     recipe = _validate(Recipe, content, what)
     try:
         output = str(recipe.output).format(
