@@ -15,7 +15,7 @@ from yolo_trt_node.options import Option, Values, build, check_fields, option, o
 from yolo_trt_node.projection import Ground
 from yolo_trt_node.tracking import TrackerOptions
 
-TRANSPORTS = ("auto", "raw", "compressed")
+TRANSPORTS = ("auto", "raw", "compressed", "video")
 RELIABILITIES = ("auto", "best_effort", "reliable")
 SLOWEST_HZ = 0.01
 """A lower rate than one image in 100 seconds is a mistake, and would silence a camera."""
@@ -37,8 +37,8 @@ class NodeOptions:
     )
     image_transport: str = option(
         "auto",
-        "What is read: raw images, compressed ones (of the topic, or TOPIC/compressed), or auto: what is "
-        "published, raw first.",
+        "What is read: raw images, compressed ones (of the topic, or TOPIC/compressed), packets of video (of "
+        "the topic, TOPIC/ffmpeg or TOPIC/foxglove), or auto: what is published, in this order.",
         choices=TRANSPORTS,
     )
     image_reliability: str = option(

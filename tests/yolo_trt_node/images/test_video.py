@@ -1,12 +1,15 @@
 """Packets of compressed video become frames, whatever happens on the way."""
 
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support import video
 from yolo_trt_node.images.errors import ImageError
+from yolo_trt_node.images.feed import VideoFeed
 from yolo_trt_node.images.reader import ImageReader
 from yolo_trt_node.images.video import VideoDecoder, codec_of, holds_key
 
@@ -168,3 +171,41 @@ def test_codecs_are_known_by_the_names_that_messages_have(name, codec):
 def test_key_frames_are_told_from_the_others(stream):
     codec, packets = stream
     assert [index for index, data in packets if holds_key(codec, data)] == list(range(0, COUNT, GOP))
+
+
+def test_a_live_stream_is_decoded_whole_and_its_delay_told():
+    packets = video.encode(pictures(), b_frames=2)
+    frames, refused, told = [], [], []
+    feed = VideoFeed(MAX_PIXELS, frames.append, refused.append, told.append)
+    for index, data in packets:
+        header = SimpleNamespace(stamp=SimpleNamespace(sec=index, nanosec=0))
+        assert feed.add(SimpleNamespace(format="h264", data=data), header)
+    deadline = time.monotonic() + 60
+    while len(frames) < COUNT - 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    feed.close()
+    feed.close()
+    assert not refused
+    assert [index_of(f.frame) for f in frames] == [f.header.stamp.sec for f in frames]
+    assert any("packets late" in line for line in told)
+
+
+def test_a_backlog_beyond_all_measure_is_a_gap():
+    packets = video.encode(pictures(), gop=GOP)
+    waiting, going_on = threading.Event(), threading.Event()
+    frames, refused = [], []
+
+    def deliver(frame):
+        frames.append(frame.header)
+        waiting.set()
+        going_on.wait(60)
+
+    feed = VideoFeed(MAX_PIXELS, deliver, refused.append, lambda text: None)
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0))
+    message = SimpleNamespace(format="h264", data=packets[0][1])
+    feed.add(message, header)
+    assert waiting.wait(60)
+    taken = [feed.add(message, header) for _ in range(200)]
+    assert taken.count(True) < 200
+    going_on.set()
+    feed.close()

@@ -9,6 +9,7 @@ from builtin_interfaces.msg import Time
 from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+from yolo_trt_node.node import camera as camera_module
 from yolo_trt_node.node.camera import Camera, RateLimit, Source, choose_source
 from yolo_trt_node.node_options import LiveOptions
 
@@ -228,3 +229,20 @@ def test_a_profile_that_does_not_fit_is_told_in_our_words(camera):
     camera._on_incompatible(SimpleNamespace(last_policy_kind=QoSPolicyKind.DURABILITY))
     assert "another durability" in camera.node.lines[-1]
     assert "will not come" in camera.node.lines[-1]
+
+
+def test_packets_of_video_are_found_where_their_package_is_installed(monkeypatch):
+    class Packet:
+        pass
+
+    monkeypatch.setattr(
+        camera_module, "TYPE_NAMES", {**camera_module.TYPE_NAMES, Packet: camera_module.PACKET_TYPE}
+    )
+    offered = [(camera_module.PACKET_TYPE, True)]
+    for topic, published, transport in (
+        (f"{TOPIC}/ffmpeg", {f"{TOPIC}/ffmpeg": offered}, "auto"),
+        (TOPIC, {TOPIC: offered}, "video"),
+        (f"{TOPIC}/ffmpeg", {f"{TOPIC}/ffmpeg": offered, TOPIC: [(RAW, True)]}, "video"),
+    ):
+        assert choose(published, transport=transport) == Source(topic, Packet, True)
+    assert choose({f"{TOPIC}/ffmpeg": offered, TOPIC: [(RAW, True)]}).kind is Image

@@ -11,6 +11,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+from support import video
 from support.frames import encode
 from support.ros import detector_node, wait_until
 from support.toy_detector import scene
@@ -272,3 +273,33 @@ class TestTime:
                 assert len(answer.detections) == 2
             assert "ERROR" not in node.log
             assert node.stop() == 0
+
+
+class TestVideo:
+    @pytest.mark.parametrize("kind", [CompressedImage, Image])
+    def test_each_frame_is_answered_with_its_stamp_after_the_first_key_frame(
+        self, environment, cameras, without_camera, toy, kind
+    ):
+        # The node may subscribe anew at any time, and then waits for a key frame.
+        packets = [data for _, data in video.encode([scene()] * 6, gop=1)]
+        _, in_between = video.encode([scene()] * 4, gop=6)[3]
+
+        def message(index, data):
+            made = kind(header=Header(stamp=Time(sec=1 + index), frame_id="camera"))
+            setattr(made, "format" if kind is CompressedImage else "encoding", "h264")
+            made.data.frombytes(data)
+            return made
+
+        with detector_node(environment, {"model": toy}) as node:
+            camera = cameras(kind=kind)
+            assert wait_until(lambda: camera.get_subscription_count() > 0)
+
+            def refused() -> bool:  # published again where the node has just subscribed anew
+                camera.publish(message(50, in_between))
+                return "waiting for a key frame" in node.log
+
+            assert wait_until(refused), node.log
+            for index, data in enumerate(packets):
+                answer = answered(without_camera, camera, message(index, data))
+                assert len(answer.detections) == 2
+            assert "decoding h264; each frame is there at once" in node.log

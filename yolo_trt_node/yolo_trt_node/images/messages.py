@@ -25,6 +25,14 @@ class ImageMessage(Protocol):
     data: Any
 
 
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+FOXGLOVE_IMAGE_TYPE = "foxglove_msgs/msg/CompressedImage"
+FOXGLOVE_VIDEO_TYPE = "foxglove_msgs/msg/CompressedVideo"
+PACKET_TYPE = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE, FOXGLOVE_IMAGE_TYPE, FOXGLOVE_VIDEO_TYPE, PACKET_TYPE)
+"""The messages that hold an image, or a part of a video."""
+
 DEPTH_ENCODINGS = ("32FC1", "64FC1")
 """What only depth cameras send: distances as floating-point numbers."""
 

@@ -49,12 +49,13 @@ class ImageReader:
         """Whether an image depends on those before it."""
         return self.video is not None or (self.thermal.setting == AUTO and self.thermal.used)
 
-    def read(self, message: Any, token: Any) -> list[tuple[Any, Frame]]:
+    def read(self, message: Any, token: Any, *, gap: bool = False) -> list[tuple[Any, Frame]]:
         """Take the next message.
 
         Args:
             message: of any image type that is read, from ROS or from a bag.
             token: comes back with the frame that the message holds; of a video that may be later.
+            gap: whether packets of a video before this one are known to be lost.
 
         Returns:
             Tokens and frames: one of a still image, any number of a video's packet.
@@ -69,7 +70,8 @@ class ImageReader:
             self.video = decoder_for(codec, self._max_pixels)
         if getattr(message, "is_bigendian", 0) and not hasattr(message, "step"):
             raise ImageError("damaged packet", "its bytes are big endian")
-        return self.video.decode(bytes(memoryview(message.data)), token, gap=self._gap(message))
+        gap = self._gap(message) or gap
+        return self.video.decode(bytes(memoryview(message.data)), token, gap=gap)
 
     def finish(self) -> list[tuple[Any, Frame]]:
         """Return the frames that a video's decoder still holds back at the end."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
@@ -29,6 +30,17 @@ except ModuleNotFoundError:  # Humble
     )
 
 from yolo_trt_node.health.statistics import CameraStatistics
+from yolo_trt_node.images.errors import ImageError
+from yolo_trt_node.images.feed import VideoFeed
+from yolo_trt_node.images.messages import (
+    COMPRESSED_TYPE,
+    FOXGLOVE_IMAGE_TYPE,
+    FOXGLOVE_VIDEO_TYPE,
+    IMAGE_TYPE,
+    PACKET_TYPE,
+)
+from yolo_trt_node.images.reader import video_codec
+from yolo_trt_node.node.messages import header_of
 from yolo_trt_node.node.qos import answer_qos, create_publisher, image_qos
 from yolo_trt_node.node_options import RELIABILITIES, LiveOptions
 from yolo_trt_node.tracking import Tracker
@@ -38,14 +50,39 @@ if TYPE_CHECKING:
 
     from yolo_trt_node.node.ground import GroundProjection
 
-ImageMessage: TypeAlias = Image | CompressedImage
+# Image, CompressedImage, or what `_installed` finds; a frame of a video that is decoded already.
+ImageMessage: TypeAlias = Any
+
+
+def _installed(type_name: str) -> dict[type, str]:
+    """Return the class of a message type and its name, where the package that defines it is installed."""
+    package, _, name = type_name.split("/")
+    try:
+        return {getattr(importlib.import_module(f"{package}.msg"), name): type_name}
+    except (ImportError, AttributeError):
+        return {}
+
 
 TYPE_NAMES: Mapping[type, str] = {
-    Image: "sensor_msgs/msg/Image",
-    CompressedImage: "sensor_msgs/msg/CompressedImage",
+    Image: IMAGE_TYPE,
+    CompressedImage: COMPRESSED_TYPE,
+    **_installed(FOXGLOVE_IMAGE_TYPE),
+    **_installed(FOXGLOVE_VIDEO_TYPE),
+    **_installed(PACKET_TYPE),
 }
-"""The types of images, as the graph names them."""
+"""The types of images and video that can be read here, as the graph names them."""
 
+# Where image_transport publishes beside a topic what is no raw image.
+_BESIDE = {
+    COMPRESSED_TYPE: "compressed",
+    FOXGLOVE_IMAGE_TYPE: "compressed",
+    FOXGLOVE_VIDEO_TYPE: "foxglove",
+    PACKET_TYPE: "ffmpeg",
+}
+_STILLS = (COMPRESSED_TYPE, FOXGLOVE_IMAGE_TYPE)
+_VIDEOS = (PACKET_TYPE, FOXGLOVE_VIDEO_TYPE)
+
+_REPEAT_S = 5.0
 RATE_REASON = "max_rate_hz"
 UNHEARD_REASON = "nobody listens"
 # Of reliable and best-effort publishers on one topic the reliable ones are read first. Where they send
@@ -88,7 +125,7 @@ def choose_source(
 
     Args:
         topic: the camera's topic.
-        transport: ``raw``, ``compressed`` or ``auto``.
+        transport: ``raw``, ``compressed``, ``video`` or ``auto``.
         reliability: ``reliable``, ``best_effort`` or ``auto``.
         offers: gives (type name, whether reliable) of each publisher of a topic.
         current: what is read now; it stays where nothing is published.
@@ -96,11 +133,13 @@ def choose_source(
     """
     compressed = topic if topic.endswith("/compressed") else f"{topic}/compressed"
     raw_choice = (topic, Image)
-    candidates = {
-        "raw": [raw_choice],
-        "compressed": [(topic, CompressedImage), (compressed, CompressedImage)],
-        "auto": [raw_choice, (topic, CompressedImage), (compressed, CompressedImage)],
-    }[transport]
+    kinds = {"raw": (), "compressed": _STILLS, "video": _VIDEOS, "auto": (*_STILLS, *_VIDEOS)}[transport]
+    candidates = [raw_choice] if transport in ("raw", "auto") else []
+    for kind, type_name in TYPE_NAMES.items():
+        if type_name in kinds:
+            end = f"/{_BESIDE[type_name]}"
+            beside = topic if topic.endswith(end) else topic + end
+            candidates += [(topic, kind), (beside, kind)]
     chosen = None
     for name, kind in candidates:
         found = [reliable for type_name, reliable in offers(name) if type_name == TYPE_NAMES[kind]]
@@ -165,6 +204,7 @@ class Camera:
         transport: str,
         reliability: str,
         live: Callable[[], LiveOptions],
+        max_pixels: int = 64_000_000,
         projected: bool = False,
     ) -> None:
         """Create the publishers; the subscription waits for `open`.
@@ -176,6 +216,7 @@ class Camera:
             transport: as in `choose_source`.
             reliability: likewise.
             live: gives what may change at run time, as it is now.
+            max_pixels: larger frames of compressed video are refused.
             projected: whether there is an output ``detections_3d``, too.
         """
         self.name = name
@@ -187,6 +228,9 @@ class Camera:
         self._reliability = reliability
         self._live = live
         self._rate = RateLimit()
+        self._max_pixels = max_pixels
+        self._feed: VideoFeed | None = None
+        self._video = False
         self._lock = threading.Lock()
         self._put: Callable[[ImageMessage], bool] | None = None
         self._subscription: Subscription | None = None
@@ -239,6 +283,11 @@ class Camera:
             before = self.source
             changed = self._publishers_changed(before)
             source = self._choose()
+            if self._feed is not None and not self._video and source == before:
+                # Video under a name that stills have as well: from now on with room for its packets.
+                self._video = True
+                self._unsubscribe()
+                self._subscribe(source)
             if source != before:
                 self._unsubscribe()
                 self._subscribe(source)
@@ -321,11 +370,12 @@ class Camera:
         return value
 
     def _subscribe(self, source: Source) -> None:
+        self._video = TYPE_NAMES[source.kind] in _VIDEOS or (self._video and source == self.source)
         self._subscription = self._node.create_subscription(
             source.kind,
             source.topic,
             self._on_image,
-            image_qos(source.reliability),
+            image_qos(source.reliability, video=self._video),
             event_callbacks=SubscriptionEventCallbacks(
                 message_lost=self._on_lost, incompatible_qos=self._on_incompatible
             ),
@@ -338,9 +388,15 @@ class Camera:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self.statistics.lost(event.total_count_change)
+        feed = self._feed
+        if feed is not None:
+            feed.lost()
 
     def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         """Say what follows, in place of rcl's "no messages will be received"."""
@@ -356,8 +412,29 @@ class Camera:
 
     def _on_image(self, message: ImageMessage) -> None:
         self._heard_s = time.monotonic()
-        stamp = message.header.stamp
-        self.statistics.received(stamp.sec + stamp.nanosec * 1e-9)
+        header = header_of(message)
+        self.statistics.received(header.stamp.sec + header.stamp.nanosec * 1e-9)
+        if self._put is None:
+            return
+        if video_codec(message):
+            feed = self._feed
+            if feed is None:
+                feed = self._feed = VideoFeed(self._max_pixels, self._offer, self._refuse, self._tell)
+            if not feed.add(message, header):
+                self.statistics.dropped()
+            return
+        self._offer(message)
+
+    def _tell(self, text: str) -> None:
+        self._node.get_logger().info(f"{self.topic}: {text}")
+
+    def _refuse(self, error: ImageError) -> None:
+        """Count a packet of video that gives no frame; the same is said again only after a while."""
+        self.statistics.unreadable(error.reason)
+        self._node.get_logger().warning(f"{self.topic}: {error}", throttle_duration_sec=_REPEAT_S)
+
+    def _offer(self, message: ImageMessage) -> None:
+        """Hand an image on, or a frame of a video, if it is wanted now."""
         put = self._put
         if put is None:
             return

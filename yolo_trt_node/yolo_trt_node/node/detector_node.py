@@ -244,6 +244,7 @@ class DetectorNode(LifecycleNode):
                 transport=settings.node.image_transport,
                 reliability=settings.node.image_reliability,
                 live=self._live,
+                max_pixels=settings.node.max_pixels,
                 projected=settings.ground is not None,
             )
             self._cameras.append(camera)

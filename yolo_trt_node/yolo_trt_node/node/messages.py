@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,13 @@ from yolo_trt_node.boxes import NO_ID, Detections
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import ModelCard
 from yolo_trt_node.projection import GroundPoints
+
+
+def header_of(message: Any) -> Header:
+    """Return an image message's header; foxglove's messages have its parts instead."""
+    if hasattr(message, "header"):
+        return message.header
+    return Header(stamp=message.timestamp, frame_id=message.frame_id)
 
 
 def serialization_fits() -> bool:

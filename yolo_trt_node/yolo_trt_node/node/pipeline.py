@@ -18,12 +18,14 @@ from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector
 from yolo_trt_node.drawing import draw_detections
 from yolo_trt_node.images.errors import ImageError
+from yolo_trt_node.images.feed import DecodedFrame
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.messages import frame_from_message
 from yolo_trt_node.images.thermal import AUTO, ThermalRange
 from yolo_trt_node.node.camera import Camera, ImageMessage
 from yolo_trt_node.node.messages import (
     detection_array,
+    header_of,
     image_message,
     serialization_fits,
 )
@@ -94,6 +96,9 @@ class Pipeline:
             camera = self._cameras[number]
             started = time.perf_counter()
             try:
+                if isinstance(message, DecodedFrame):
+                    readable.append((camera, message.header, message.frame, message.seconds))
+                    continue
                 frame = frame_from_message(message, self._max_pixels, self._thermal[number])
                 self._say_range(number)
             except ImageError as error:
@@ -101,7 +106,7 @@ class Pipeline:
             except Exception:
                 self._unreadable(camera, "unforeseen", traceback.format_exc())
             else:
-                readable.append((camera, message.header, frame, time.perf_counter() - started))
+                readable.append((camera, header_of(message), frame, time.perf_counter() - started))
         if not readable:
             return
         try:

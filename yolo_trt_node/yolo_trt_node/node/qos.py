@@ -17,11 +17,19 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
 
 
-def image_qos(reliability: ReliabilityPolicy) -> QoSProfile:
-    """Return the profile of an image subscription: of a camera only the newest image counts."""
+_PACKETS = 60  # two seconds of a video's packets may wait for a busy executor
+
+
+def image_qos(reliability: ReliabilityPolicy, *, video: bool = False) -> QoSProfile:
+    """Return the profile of an image subscription.
+
+    Args:
+        reliability: what is asked for.
+        video: whether each message builds on those before it; else of a camera only the newest image counts.
+    """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=1,
+        depth=_PACKETS if video else 1,
         reliability=reliability,
         durability=DurabilityPolicy.VOLATILE,
     )

@@ -16,11 +16,11 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from yolo_trt_node.health.diagnosis import Finding, Publisher, Situation, explain
 from yolo_trt_node.health.statistics import Window
+from yolo_trt_node.images.messages import IMAGE_TYPES
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 # The policies that a publisher and a subscription can disagree about.
 POLICIES = ("reliability", "durability", "deadline", "liveliness", "liveliness_lease_duration")
 VISIBILITY = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS")

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from yolo_trt_node.images import messages as images
 from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.frames import Frame
+from yolo_trt_node.images.messages import (
+    COMPRESSED_TYPE,
+    FOXGLOVE_IMAGE_TYPE,
+    FOXGLOVE_VIDEO_TYPE,
+    IMAGE_TYPE,
+    IMAGE_TYPES,
+    PACKET_TYPE,
+)
 
-IMAGE_TYPE = "sensor_msgs/msg/Image"
-COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
-PACKET_TYPE = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
-FOXGLOVE_IMAGE_TYPE = "foxglove_msgs/msg/CompressedImage"
-FOXGLOVE_VIDEO_TYPE = "foxglove_msgs/msg/CompressedVideo"
-IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE, FOXGLOVE_IMAGE_TYPE, FOXGLOVE_VIDEO_TYPE, PACKET_TYPE)
 DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
 LABEL_INFO_TYPE = "vision_msgs/msg/LabelInfo"
 VISION_INFO_TYPE = "vision_msgs/msg/VisionInfo"
@@ -95,3 +97,24 @@ def vision_info(store: Any, header: Any, method: str, database: str) -> bytes:
         header=header, method=method, database_location=database, database_version=0
     )
     return bytes(store.serialize_cdr(message, VISION_INFO_TYPE))
+
+
+__all__ = [
+    "COMPRESSED_TYPE",
+    "DETECTIONS_TYPE",
+    "FOXGLOVE_IMAGE_TYPE",
+    "FOXGLOVE_VIDEO_TYPE",
+    "IMAGE_TYPE",
+    "IMAGE_TYPES",
+    "LABEL_INFO_TYPE",
+    "PACKET_TYPE",
+    "VISION_INFO_TYPE",
+    "compressed_image",
+    "frame_from_cdr",
+    "from_cdr",
+    "header",
+    "header_of",
+    "image",
+    "label_info",
+    "vision_info",
+]
