@@ -31,6 +31,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            f"bag_geo = {NAME}.bag_geo:main",
             f"image_annotations = {NAME}.annotations_node:main",
             f"mavlink_target = {NAME}.mavlink_node:main",
             f"obstacle_cloud = {NAME}.obstacles_node:main",
