@@ -92,6 +92,7 @@ CASES = {
     "infer_without_listeners": (False, False, True, True, worked),
     "batch_window_ms": (7.0, 0.007, 5.0, 0.005, lambda node: node._worker._window_s()),
     "log_frames": (True, True, False, False, lambda node: node._live().log_frames),
+    "class_id": ("name", "name", "number", "number", lambda node: node._detector.options.class_id),
     "multi_label": (True, True, False, False, lambda node: node._detector.options.multi_label),
     "tile_overlap": (0.4, 0.4, 0.2, 0.2, lambda node: node._detector.options.tile_overlap),
 }

@@ -1,5 +1,6 @@
 """A finding is said once, again when it changes, and then ever more rarely."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from yolo_trt_node.health.diagnosis import Publisher, Situation
 from yolo_trt_node.health.statistics import Window
-from yolo_trt_node.node.watchdog import Watchdog, _image_topics, conflict, describe, other_domains
+from yolo_trt_node.node.health import Health
+from yolo_trt_node.node.watchdog import Watchdog, _image_topics, conflict, describe, other_domains, rivals
 
 SILENT = Situation(
     topic="/image",
@@ -143,3 +145,50 @@ def test_what_other_detectors_have_drawn_is_no_camera():
         get_publishers_info_by_topic=info.get,
     )
     assert dict(_image_topics(node, "/image")) == {"/front/image": "sensor_msgs/msg/Image"}
+
+
+class TestRivals:
+    def node(self, names, publishers):
+        return SimpleNamespace(
+            get_namespace=lambda: "/uav1",
+            get_name=lambda: "eye",
+            get_node_names_and_namespaces=lambda: names,
+            get_publishers_info_by_topic=lambda topic: [
+                SimpleNamespace(node_namespace=namespace, node_name=name)
+                for namespace, name in publishers.get(topic, [])
+            ],
+        )
+
+    def test_a_node_alone_has_none(self):
+        node = self.node([("eye", "/uav1"), ("eye", "/uav2")], {"/uav1/detections": [("/uav1", "eye")]})
+        assert rivals(node, ["/uav1/detections"]) == ""
+
+    def test_two_of_one_name_are_counted(self):
+        assert rivals(self.node([("eye", "/uav1")] * 2, {}), []) == "2 nodes are called /uav1/eye"
+
+    def test_two_publishers_are_named(self):
+        node = self.node([("eye", "/uav1")], {"/found": [("/uav1", "eye"), ("/", "other")]})
+        assert rivals(node, ["/found"]) == "/other and /uav1/eye publish /found"
+
+
+def test_a_rival_is_told_after_a_while_in_the_log_and_on_diagnostics(monkeypatch):
+    now, found, lines = [100.0], [""], []
+    monkeypatch.setattr("yolo_trt_node.node.health.rivals", lambda node, topics: found[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    health = Health.__new__(Health)
+    health._rivals, health._rivals_since_s, health._rivals_said = "", 0.0, False
+    health._node = SimpleNamespace(get_logger=lambda: SimpleNamespace(warning=lines.append))
+
+    def look(after_s):
+        now[0] += after_s
+        return health._rival([])
+
+    assert look(1.0) == ""
+    found[0] = "2 nodes are called /eye"
+    assert look(1.0) == ""
+    assert look(20.0) == ""  # one that was killed is still in the graph
+    assert look(15.0) == look(1.0) == found[0]
+    assert len(lines) == 1
+    assert "2 nodes are called /eye" in lines[0]
+    found[0] = ""
+    assert look(1.0) == ""

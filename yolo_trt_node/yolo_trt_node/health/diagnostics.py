@@ -43,6 +43,7 @@ class Says:
     SHUT_DOWN = "shut down"
     BUSY = "busy"
     FAILED = "failed"
+    RIVAL = "another node is in the way"
     LOADED = "loaded"
     NOT_LOADED = "no model is loaded"
     ARRIVING = "images arrive"

@@ -10,13 +10,15 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.qos import QoSProfile
 
 from yolo_trt_node.health.diagnostics import (
+    Level,
     LifeCycle,
+    Says,
     Status,
     Thresholds,
     board_status,
@@ -29,7 +31,7 @@ from yolo_trt_node.health.diagnostics import (
 from yolo_trt_node.health.jetson import Jetson
 from yolo_trt_node.health.statistics import CameraStatistics, Window
 from yolo_trt_node.node.qos import create_speaker
-from yolo_trt_node.node.watchdog import Watchdog, observe
+from yolo_trt_node.node.watchdog import Watchdog, observe, rivals
 from yolo_trt_node.options import build, options_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 # Rates and ages are told of so many last seconds at least.
 WINDOW_S = 5.0
 LOG_PERIOD_S = 10.0
+# A process that was killed stays in the graph for about 20 s; what starts in its place is not its rival.
+RIVAL_PATIENCE_S = 30.0
 
 # The state that a transition leads to when it succeeds, by the transition's name.
 _LEADS_TO = {
@@ -57,6 +61,7 @@ class WatchedCamera(Protocol):
 
     name: str
     statistics: CameraStatistics
+    outputs: dict[str, Any]
 
     @property
     def input(self) -> tuple[str, str]:
@@ -94,6 +99,7 @@ class Health:
         self._began_s = time.monotonic()
         self._detector: Detector | None = None
         self._watches: list[_Watch] = []
+        self._rivals, self._rivals_since_s, self._rivals_said = "", 0.0, False
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
@@ -156,8 +162,12 @@ class Health:
         thresholds = build(
             Thresholds, {name: self._number(name) for name in _THRESHOLD_NAMES}, "diagnostics."
         )
+        rival = self._rival(watches)
+        alive = life_cycle_status(life_cycle)
+        if rival and alive.level == Level.OK:
+            alive = replace(alive, level=Level.WARN, message=f"{Says.RIVAL}: {rival}")
         statuses = [
-            life_cycle_status(life_cycle),
+            alive,
             model_status(detector, failed=life_cycle.failure.startswith("configure")),
         ]
         for watch in watches:
@@ -165,6 +175,22 @@ class Health:
         if self._board is not None:
             statuses.append(board_status(self._board.model, self._board.read(), thresholds))
         self._publish(statuses)
+
+    def _rival(self, watches: Sequence[_Watch]) -> str:
+        """Name the nodes that are in this one's way, once they have been so for a while; log them once."""
+        topics = [output.topic_name for watch in watches for output in watch.outputs]
+        found, now_s = rivals(self._node, topics), time.monotonic()
+        if found != self._rivals:
+            self._rivals, self._rivals_since_s, self._rivals_said = found, now_s, False
+        if not found or now_s - self._rivals_since_s < RIVAL_PATIENCE_S:
+            return ""
+        if not self._rivals_said:
+            self._rivals_said = True
+            self._node.get_logger().warning(
+                f"{Says.RIVAL}: {found}. Listeners get the messages of both: stop one, or give one another "
+                "name (node_name), namespace or detections_topic"
+            )
+        return found
 
     def _number(self, parameter: str) -> float:
         return float(self._node.get_parameter(parameter).value)
@@ -201,6 +227,11 @@ class _Watch:
         self._clock_seen = False
         self._clock_gone_at_s: float | None = None
         camera.statistics.window()  # what came before does not count
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The publishers whose messages nobody else should publish."""
+        return [self._camera.outputs["detections"]] if "detections" in self._camera.outputs else []
 
     def look(self, node: Node, thresholds: Thresholds) -> list[Status]:
         """Take what happened since the last look, log what is worth it, and return the statuses."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +94,29 @@ def _with_graph(node: Node, situation: Situation) -> Situation:
         environment=_environment(),
         other_domains=tuple(other_domains(_domain())),
     )
+
+
+def rivals(node: Node, topics: Iterable[str]) -> str:
+    """Name the nodes that have this one's name, or publish what only it should; empty where there is none.
+
+    Args:
+        node: this one.
+        topics: full names of what it publishes.
+    """
+    ours = (node.get_namespace(), node.get_name())
+    found = []
+    twins = sum((namespace, name) == ours for name, namespace in node.get_node_names_and_namespaces())
+    if twins > 1:
+        found.append(f"{twins} nodes are called {_full(ours)}")
+    for topic in topics:
+        owners = [_full(_owner(info)) for info in node.get_publishers_info_by_topic(topic)]
+        if len(owners) > 1:
+            found.append(f"{' and '.join(sorted(owners))} publish {topic}")
+    return "; ".join(found)
+
+
+def _full(owner: tuple[str, str]) -> str:
+    return f"{owner[0].rstrip('/')}/{owner[1]}"
 
 
 def _owner(info: TopicEndpointInfo) -> tuple[str, str]:
