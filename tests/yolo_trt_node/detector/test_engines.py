@@ -16,6 +16,7 @@ import pytest
 from support import fake_gpu, fake_tensorrt
 from support.toy_detector import paint_cells, write_toy_detector
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError, engines
+from yolo_trt_node.detector.child import command
 from yolo_trt_node.detector.engine_builder import Recipe
 from yolo_trt_node.detector.engines import EngineCache, Order
 from yolo_trt_node.detector.onnx_file import read_header
@@ -301,6 +302,15 @@ class TestBuildsThatFail:
         with pytest.raises(ModelError, match="height is fixed at 64, and 32 is asked for"):
             cache.get(order_for(path, height=32))
 
+    def test_a_builder_imports_nothing_from_the_current_folder(self, cache, order, tmp_path, monkeypatch):
+        hostile = tmp_path / "here"
+        hostile.mkdir()
+        for name in ("tensorrt", "json", "yolo_trt_node", "sitecustomize"):
+            (hostile / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+        monkeypatch.chdir(hostile)
+        monkeypatch.setattr(sys, "path", ["", str(hostile), *sys.path])
+        assert cache.get(order).path.is_file()
+
     def test_a_builder_ends_with_the_process_that_asked(self, order, tmp_path, monkeypatch):
         monkeypatch.setenv("FAKE_TENSORRT_BUILD", "slow")
         request = json.dumps(
@@ -312,10 +322,9 @@ class TestBuildsThatFail:
             }
         )
         child = subprocess.Popen(
-            [sys.executable, "-m", "yolo_trt_node.detector.engine_builder"],
+            command("yolo_trt_node.detector.engine_builder"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
             text=True,
         )
         child.stdin.write(request + "\n")

@@ -21,7 +21,6 @@ import re
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -32,8 +31,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from yolo_trt_node.detector.card import ModelError
+from yolo_trt_node.detector.child import CANCELLED, command
 from yolo_trt_node.detector.engine_builder import Recipe, write_durably
-from yolo_trt_node.detector.onnx_file import OnnxHeader
+from yolo_trt_node.detector.onnx_file import OnnxHeader, fingerprint
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ SUFFIXES = (".engine", ".plan", ".trt")
 
 REPORT_PERIOD_S = 10.0
 _POLL_S = 0.2
-_CANCELLED = threading.Event()
 # Where a Jetson keeps its power mode.
 _NVPMODEL = Path("/var/lib/nvpmodel/status")
 _HEADER_LIMIT = 16 << 20
@@ -74,7 +73,7 @@ class Order:
         """Return everything that must agree for an engine to be used again."""
         return {
             "format_version": CARD_FORMAT_VERSION,
-            "model_sha256": _model_sha256(self.model, self.header),
+            "model_sha256": fingerprint(self.model, self.header),
             "version": self.version,
             "gpu": self.gpu,
             "multiprocessors": self.multiprocessors,
@@ -253,11 +252,11 @@ def cancel_builds() -> None:
 
     Whoever waits for one gets a `ModelError`; the builders are killed, and leave nothing half-written.
     """
-    _CANCELLED.set()
+    CANCELLED.set()
 
 
 def _refuse_if_cancelled() -> None:
-    if _CANCELLED.is_set():
+    if CANCELLED.is_set():
         raise ModelError("the engine was not built: the process is ending")
 
 
@@ -359,16 +358,6 @@ def _card_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def _model_sha256(model: Path, header: OnnxHeader) -> str:
-    digest = hashlib.sha256(model.read_bytes())
-    for name in header.external:
-        try:
-            digest.update((model.parent / name).read_bytes())
-        except OSError as error:
-            raise ModelError(f"{model} keeps weights in {name}, which cannot be read: {error}") from error
-    return digest.hexdigest()
-
-
 def _refuse_if_others_write(path: Path, what: str) -> None:
     """Raise where others could have put code into a file or folder (the sticky bit protects a folder)."""
     facts = path.stat()
@@ -415,15 +404,13 @@ def run_builder(order: Order, destination: Path, timing_cache: Path) -> dict[str
         "destination": str(destination.resolve()),
         "timing_cache": str(timing_cache.resolve()),
     }
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(
-            [sys.executable, "-m", "yolo_trt_node.detector.engine_builder"],
+            command("yolo_trt_node.detector.engine_builder"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment,
             text=True,
         ) as child:
             answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
