@@ -1,4 +1,4 @@
-# make demo      scenes -> compress -> fly over DDS -> demo/report.html
+# make demo      a trained detector -> compress -> fly both over DDS -> demo/report.html; TRAIN=1 trains it first
 # make demo-landing  a simulated vehicle lands by what its camera sees -> demo-landing/landing.png
 # make test      the whole test suite
 # make demo-real the same flight with real aerial images: UAV_DATA=<folder> make demo-real
@@ -26,7 +26,7 @@ setup:
 	@$(PYTHON) ros2_ws/bootstrap.py
 
 demo: setup
-	@$(ENV) exec python -m yolo_compress.demo
+	@$(ENV) exec python -m yolo_compress.demo $(if $(TRAIN),--train)
 
 demo-real: setup
 	@$(ENV) exec python -m yolo_compress.demo --real

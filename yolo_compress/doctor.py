@@ -376,8 +376,9 @@ def _prune(recipe: Recipe, section: Prune) -> Finding:
     target = section.target
     if target.latency is not None:
         return Finding("OK", f"prune: {target.latency:.0%} of the latency, found by measuring during the run")
-    # Sensitivity shares out the same steps, but takes a trained model and its data.
-    plain = section.model_copy(update={"sensitivity": False})
+    # Sensitivity and taylor share out the same steps, but take a trained model and its data.
+    measured = {"taylor": "l2"}.get(section.importance, section.importance)
+    plain = section.model_copy(update={"sensitivity": False, "importance": measured})
     try:
         pruned = prune(architecture(recipe.teacher), plain, recipe.input_size)
     except UserError as error:

@@ -81,6 +81,23 @@ def recipe_file(path: Path) -> Path:
     raise UserError(f"there is no file {path}, and no shipped recipe of that name; shipped are: {names}")
 
 
+def recipe_of(content: Mapping[str, Any], overrides: Sequence[str], what: str) -> Recipe:
+    """Check a recipe that comes from a program and not from a file.
+
+    Args:
+        content: its keys and values.
+        overrides: as in `load_recipe`.
+        what: it is, for messages.
+
+    Raises:
+        UserError: as in `load_recipe`.
+    """
+    changed = deepcopy(dict(content))
+    for override in overrides:
+        _override(changed, override)
+    return _recipe(changed, what)
+
+
 def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Arms:
     """Read and check a comparison and the recipe of each of its arms.
 

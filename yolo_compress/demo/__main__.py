@@ -1,7 +1,8 @@
 """``python -m yolo_compress.demo``: compress a detector, fly it over DDS, and show what came out.
 
-Run through ``make demo`` (generated scenes, everything from scratch) or ``make demo-real`` (real aerial
-images and a VisDrone detector from the folder that UAV_DATA names).
+Run through ``make demo`` (a detector of generated scenes, compressed in minutes; ``make demo TRAIN=1`` trains
+that detector first) or ``make demo-real`` (real aerial images and a VisDrone detector from the folder that
+UAV_DATA names).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from yolo_compress.run.recipe import RunResult, run_recipe
 from yolo_compress.run.record import percent
 
 RECIPE = Path("config", "compress", "demo.yaml")
+PARENT_RECIPE = Path("config", "compress", "demo_parent.yaml")
 FLIGHT_SIZE = (1280, 720)
 FLIGHT_FPS = 20.0
 FLIGHT_FRAMES = 160
@@ -57,6 +59,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--real", action="store_true", help="fly real images from the folder UAV_DATA")
+    parser.add_argument(
+        "--train", action="store_true", help="train the detector first, about an hour, instead of models/"
+    )
     parser.add_argument("--output", type=Path, help="folder for everything (default: demo, or demo-real)")
     arguments = parser.parse_args()
     output = arguments.output or Path("demo-real" if arguments.real else "demo")
@@ -64,7 +69,10 @@ def main() -> int:
     # A stop by SIGTERM is to end the children like Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        (_real_demo if arguments.real else _demo)(output, console)
+        if arguments.real:
+            _real_demo(output, console)
+        else:
+            _demo(output, console, arguments.train)
     except KeyboardInterrupt:
         console.print("\ninterrupted: nothing runs any more; `make demo` goes on after the finished stages")
         return 130
@@ -78,10 +86,15 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _demo(output: Path, console: Console) -> None:
+def _demo(output: Path, console: Console, train: bool) -> None:
     began = time.monotonic()
+    changes = [f"output={output / 'run'}"]
+    if train:
+        _headline(console, "0/3  train the detector from random weights")
+        parent = run_recipe(load_recipe(PARENT_RECIPE, [f"output={output / 'parent'}"]), console)
+        changes.append(f"teacher.model={parent.stages[-1].checkpoint}")
     _headline(console, "1/3  compress a detector (scenes, dense, sparse, pruned, distilled)")
-    recipe = load_recipe(RECIPE, [f"output={output / 'run'}"])
+    recipe = load_recipe(RECIPE, changes)
     run = run_recipe(recipe, console)
     console.print(run.table(), soft_wrap=False)
     scenes = recipe.data.scenes
