@@ -17,7 +17,7 @@ from yolo_compress.errors import UserError
 if TYPE_CHECKING:
     from yolo_compress.config.sections import Recipe
     from yolo_compress.measure.accuracy import Accuracy
-    from yolo_compress.run.worker import RunResult
+    from yolo_compress.run.recipe import RunResult
 
 # Everything that needs torch is imported by the command that uses it: --help answers at once, and the
 # processes that measure latency, which import the parent's main module, stay small.
