@@ -272,6 +272,8 @@ def compare(
     ] = None,
     sets: Sets = None,
     output: Output = None,
+    arm: Annotated[str | None, typer.Option(help="Do this arm alone.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Do this seed alone.")] = None,
     collect: Annotated[
         bool, typer.Option("--collect", help="Show what is there already; train nothing.")
     ] = False,
@@ -285,7 +287,10 @@ def compare(
         from yolo_compress import compare as comparison
         from yolo_compress.report.content import write_report
 
-        result = comparison.collect(arms) if collect else comparison.run_comparison(arms, console)
+        if collect:
+            result = comparison.collect(arms)
+        else:
+            result = comparison.run_comparison(arms, console, arm=arm, seed=seed)
         page = None if collect else write_report(folder)
     console.print(result.table())
     for sentence in result.sentences():

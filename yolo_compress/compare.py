@@ -248,8 +248,13 @@ def stock_sentence(ours: Row, stock: Row) -> str:
     )
 
 
-def run_comparison(arms: Arms, console: Console) -> Comparison:
+def run_comparison(
+    arms: Arms, console: Console, *, arm: str | None = None, seed: int | None = None
+) -> Comparison:
     """Do every stage of every arm that is not done yet, seed by seed; measure; write what came out.
+
+    A piece of a comparison, one arm or one seed, can be done by itself and beside others in the same folder;
+    latency is measured when all is asked for.
 
     Leaves ``comparison.md`` (table and sentences), ``accuracy_cost.svg`` and ``.png``, and the figures as
     ``comparison.json`` in the comparison's folder.
@@ -261,18 +266,27 @@ def run_comparison(arms: Arms, console: Console) -> Comparison:
     saved = arms.comparison.model_copy(update={"base": Path(BASE), "set": {}})
     shown = _shown(arms)
     seeds = arms.comparison.seeds
-    stages = [stage for seed in seeds for recipe in shown.values() for stage in plan(_seeded(recipe, seed))]
+    if arm is not None and arm not in shown:
+        raise UserError(f"--arm {arm}: there is no such arm; the arms are {', '.join(shown)}")
+    if seed is not None and seed not in seeds:
+        raise UserError(f"--seed {seed}: the comparison's seeds are {', '.join(map(str, seeds))}")
+    pieces = [
+        (name, number)
+        for number in (seeds if seed is None else (seed,))
+        for name in (shown if arm is None else (arm,))
+    ]
+    stages = [stage for name, number in pieces for stage in plan(_seeded(shown[name], number))]
     check_devices(stages)
     claim_folder(output, DOCUMENT, saved)
     files.write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
     worker = StageWorker(arms.base, console, lambda stage: _folder(output, stage))
     worker.require_space(stages)
-    for seed in seeds:
-        for name, recipe in shown.items():
-            console.print(f"seed {seed}, {name}", style="bold", markup=False)
-            worker.measured(plan(_seeded(recipe, seed))[-1])
+    for name, number in pieces:
+        console.print(f"seed {number}, {name}", style="bold", markup=False)
+        worker.measured(plan(_seeded(shown[name], number))[-1])
     folders = {name: _folder(output, plan(_seeded(r, seeds[0]))[-1]) for name, r in shown.items()}
-    _measure_latency(arms, folders, worker)
+    if arm is None and seed is None:
+        _measure_latency(arms, folders, worker)
     result = collect(arms)
     _write(result, output)
     return result
