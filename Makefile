@@ -1,5 +1,6 @@
 # make demo      a trained detector -> compress -> fly both over DDS -> demo/report.html; TRAIN=1 trains it first
 # make demo-landing  a simulated vehicle lands by what its camera sees -> demo-landing/landing.png
+# make px4-msgs  build the messages that the tests of the adapter to PX4 need, which skip without
 # make test      the whole test suite
 # make demo-real the same flight with real aerial images: UAV_DATA=<folder> make demo-real
 # make test-old  the tests without ROS at the old end: Python 3.10, NumPy 1.21, OpenCV 4.5
@@ -17,7 +18,7 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real demo-landing test test-old soak ptx lint docs image clean
+.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak ptx lint docs image clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -30,6 +31,9 @@ demo: setup
 
 demo-real: setup
 	@$(ENV) exec python -m yolo_compress.demo --real
+
+px4-msgs:
+	@$(PYTHON) ros2_ws/bootstrap.py --px4-msgs
 
 demo-landing: setup
 	@$(ENV) exec python -m landing_demo $(ARGS)

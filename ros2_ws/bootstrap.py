@@ -77,9 +77,12 @@ def main() -> int:
     parser.add_argument(
         "--node", action="store_true", help="only what flies and replays: for a board or a container"
     )
+    parser.add_argument(
+        "--px4-msgs", action="store_true", help="also what the tests of the adapter to PX4 need: a minute"
+    )
     arguments = parser.parse_args()
     try:
-        set_up(force=arguments.force, node_only=arguments.node)
+        set_up(force=arguments.force, node_only=arguments.node, px4=arguments.px4_msgs)
     except SetupError as error:
         print(f"\nset-up: {error}", file=sys.stderr)
         return 1
@@ -89,7 +92,7 @@ def main() -> int:
     return 0
 
 
-def set_up(*, force: bool, node_only: bool = False) -> None:
+def set_up(*, force: bool, node_only: bool = False, px4: bool = False) -> None:
     """Do each step whose inputs have changed since it last ended well."""
     ros = sourced_ros()
     check_tools()
@@ -124,7 +127,7 @@ def set_up(*, force: bool, node_only: bool = False) -> None:
         lambda: download_wheels(python),
     )
     interfaces = WORKSPACE / "interfaces"
-    for package in INTERFACES:
+    for package in (*INTERFACES, *(("px4_msgs",) if px4 else ())):
         if not brought_by_ros(package):
             step(
                 package,

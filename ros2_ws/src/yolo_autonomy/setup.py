@@ -35,6 +35,7 @@ setup(
             f"image_annotations = {NAME}.annotations_node:main",
             f"mavlink_target = {NAME}.mavlink_node:main",
             f"obstacle_cloud = {NAME}.obstacles_node:main",
+            f"px4_target = {NAME}.px4_node:main",
             f"target_selection = {NAME}.target_node:main",
         ]
     },
