@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from support.squares import make_recipe, write_dataset
 from typer.testing import CliRunner
 
 from yolo_compress.cli import app
-from yolo_compress.doctor import Finding, bad_pairs, examine
+from yolo_compress.doctor import examine
+from yolo_compress.packages import Check, bad_pairs
 
 
 def recipe_file(folder: Path, dataset: Path, **changes: object) -> Path:
@@ -20,11 +23,11 @@ def recipe_file(folder: Path, dataset: Path, **changes: object) -> Path:
     return path
 
 
-def findings(path: Path, *overrides: str) -> list[Finding]:
+def findings(path: Path, *overrides: str) -> list[Check]:
     return list(examine(path, overrides))
 
 
-def of(found: list[Finding], *statuses: str) -> str:
+def of(found: list[Check], *statuses: str) -> str:
     return "\n".join(f"{f.what} -> {f.remedy}" for f in found if f.status in statuses)
 
 
@@ -70,6 +73,28 @@ def test_pairs_of_versions_known_to_fail_are_named(installed: dict[str, str], sa
     found = "\n".join(f.what for f in bad_pairs(installed))
     assert says in found
     assert bool(says) == bool(found)
+
+
+@pytest.mark.parametrize("name", ["psutil", "torch", "packaging"])
+def test_a_missing_package_is_a_failure_with_a_remedy_and_no_traceback(name: str) -> None:
+    code = f"""
+import importlib.metadata, sys
+sys.modules[{name!r}] = None
+known = importlib.metadata.version
+def version(wanted):
+    if wanted == {name!r}:
+        raise importlib.metadata.PackageNotFoundError(wanted)
+    return known(wanted)
+importlib.metadata.version = version
+from yolo_compress.cli import main
+sys.argv = ["yolo-compress", "doctor"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"FAIL  {name} is not installed" in done.stdout
+    assert f"-> pip install '{name}" in done.stdout.replace("install packaging", "install 'packaging")
+    assert done.stderr == ""
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
@@ -154,7 +179,7 @@ def test_a_teacher_of_other_classes_that_is_not_trained_is_a_failure(
     data = write_dataset(tmp_path / "data")
     data.write_text(data.read_text().replace("'blue'", "'blue', 'green'"))
     found = findings(recipe_file(tmp_path, data, teacher={"model": str(checkpoint)}))
-    assert "knows 2 classes, the data has 3" in of(found, "FAIL")
+    assert "knows 2 classes (red, blue)" in of(found, "FAIL")
 
 
 def test_a_teacher_that_is_not_there_is_a_failure(dataset: Path, tmp_path: Path) -> None:
