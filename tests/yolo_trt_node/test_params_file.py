@@ -2,7 +2,7 @@
 
 import pytest
 from yolo_trt_node.node_options import NODE_OPTIONS
-from yolo_trt_node.params_file import known_values, read_sections, values_for
+from yolo_trt_node.params_file import known_values, meant_for_others, read_sections, values_for
 
 FILE = """
 /**:
@@ -79,3 +79,15 @@ def test_unknown_names_and_wrong_values_are_refused(values, told):
 
 def test_what_every_node_has_is_let_through():
     assert known_values({"use_sim_time": True, "max_det": 3}, NODE_OPTIONS, "") == {"max_det": 3}
+
+
+def test_files_of_a_command_line_that_hold_nothing_for_the_node_are_named(file, tmp_path):
+    theirs = tmp_path / "theirs.yaml"
+    theirs.write_text("/uav1/eyes:\n  ros__parameters: {model: a.onnx}\n")
+    arguments = ["detector_node", "--ros-args", "--params-file", str(file), "--params-file", str(theirs)]
+    said = meant_for_others(arguments, "/yolo_detector")
+    assert said.startswith(
+        f"{theirs} has parameters for /uav1/eyes, none for this node, which is /yolo_detector"
+    )
+    assert meant_for_others(arguments[:4], "/yolo_detector") == ""
+    assert meant_for_others(["--params-file"], "/yolo_detector") == ""

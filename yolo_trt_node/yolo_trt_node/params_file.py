@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +106,25 @@ def values_for(sections: Sequence[Section], node: str, path: str | Path) -> dict
     for section in sorted(ours, key=lambda section: "*" not in section.node):
         found |= section.values
     return found
+
+
+def meant_for_others(arguments: Sequence[str], node: str) -> str:
+    """Say which parameter files of a command line hold nothing for a node; empty where all hold something.
+
+    ROS itself ignores them without a word.
+
+    Args:
+        arguments: of the process; files follow ``--params-file``.
+        node: full name of the node.
+    """
+    found = []
+    for flag, path in pairwise(arguments):
+        if flag == "--params-file":
+            try:
+                values_for(read_sections(path), node, path)
+            except ValueError as error:
+                found.append(str(error))
+    return "; ".join(found)
 
 
 def known_values(found: Mapping[str, Any], options: Iterable[Option], path: str | Path) -> dict[str, Value]:

@@ -1,16 +1,21 @@
 """What happens to the images of several cameras that come together."""
 
+import threading
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
+from support.ros import wait_until
 from support.toy_detector import paint_cells
 from vision_msgs.msg import Detection2DArray
 from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 from yolo_trt_node.health.statistics import CameraStatistics
+from yolo_trt_node.node import pipeline as pipeline_module
 from yolo_trt_node.node.messages import image_message
 from yolo_trt_node.node.pipeline import HOPELESS_FAILURES, Pipeline
 from yolo_trt_node.node_options import LiveOptions
@@ -192,3 +197,37 @@ def test_an_image_without_a_stamp_has_no_age(pipeline, cameras):
     assert cameras[0].statistics.window().ages_s == ()
     pipeline.process([(0, stamped)])
     assert cameras[0].statistics.window().ages_s == (-1.0,)
+
+
+def test_a_large_picture_of_one_camera_does_not_hold_up_another(pipeline, cameras, monkeypatch):
+    """Decoding waits for the test, which nothing else has to."""
+    may_go_on, handed_back = threading.Event(), []
+    real = pipeline_module.frame_from_message
+
+    def slow(message, *rest):
+        if isinstance(message, CompressedImage):
+            assert may_go_on.wait(20)
+        return real(message, *rest)
+
+    monkeypatch.setattr(pipeline_module, "frame_from_message", slow)
+    monkeypatch.setattr(pipeline_module, "LARGE_PIXELS", 4000)
+    pipeline.hand_back_to(lambda number, decoded: handed_back.append((number, decoded)))
+    large = CompressedImage(header=Header(frame_id="down"), format="png")
+    large.data = cv2.imencode(".png", picture())[1].tobytes()
+    try:
+        pipeline.process([(1, large), (0, image("front"))])
+        assert len(answers(cameras[0])) == 1
+        assert not handed_back
+        may_go_on.set()
+        assert wait_until(lambda: handed_back)
+        pipeline.process(handed_back)
+        (message,) = answers(cameras[1])
+        assert message.header.frame_id == "down"
+        assert len(message.detections) == 1
+        # A small one is decoded where it is.
+        monkeypatch.setattr(pipeline_module, "LARGE_PIXELS", 5000)
+        pipeline.process([(1, large)])
+        assert len(answers(cameras[1])) == 2
+    finally:
+        may_go_on.set()
+        pipeline.close()

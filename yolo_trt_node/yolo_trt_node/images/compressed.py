@@ -29,6 +29,17 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
 
 
+def pixel_count(content: Any) -> int:
+    """Return how many pixels a still image has, by its header alone; 0: it does not tell."""
+    data = bytes(memoryview(content))
+    _, size = _format(data)
+    try:
+        width, height = (0, 0) if size is None else size(data)
+    except Exception:  # `decode` says what is wrong with it
+        return 0
+    return width * height
+
+
 def decode(
     content: Any, format_: str, max_pixels: int, thermal: ThermalRange, stamp_s: float | None = None
 ) -> Frame:

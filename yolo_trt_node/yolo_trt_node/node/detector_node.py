@@ -40,6 +40,7 @@ from yolo_trt_node.node.qos import create_publisher, latched_qos
 from yolo_trt_node.node.transforms import TransformListener
 from yolo_trt_node.node.worker import Worker
 from yolo_trt_node.node_options import LiveOptions, Settings
+from yolo_trt_node.params_file import meant_for_others
 from yolo_trt_node.tracking import Tracker
 
 # Most cameras are 16:9; a first frame of another aspect compiles its own input shape when it comes.
@@ -110,6 +111,7 @@ class DetectorNode(LifecycleNode):
         self._detector: Detector | None = None
         self._cameras: list[Camera] = []
         self._worker: Worker[ImageMessage] | None = None
+        self._pipeline: Pipeline | None = None
         self._outputs: dict[str, LifecyclePublisher] = {}
         self._transforms: TransformListener | None = None
         # Of all cameras and for the node's whole life: an id never comes to mean another object.
@@ -215,9 +217,12 @@ class DetectorNode(LifecycleNode):
             raise ValueError(f"{complaints}. Set it (`ros2 param set`) and configure again")
         settings = parameters.read(given)
         if not settings.node.model:
+            # A file for another node's name is the likeliest reason, and ROS does not tell.
+            others = meant_for_others(sys.argv, self.get_fully_qualified_name())
             raise ValueError(
-                "no model: set the parameter model to the path of an ONNX file (model:=/path/to/model.onnx "
-                "in the launch file, or `ros2 param set`), then configure again"
+                f"{others}{'. So there is ' if others else ''}no model: set the parameter model to the path "
+                "of an ONNX file (model:=/path/to/model.onnx in the launch file, or `ros2 param set`), then "
+                "configure again"
             )
         try:
             self._load(settings)
@@ -277,6 +282,8 @@ class DetectorNode(LifecycleNode):
             batch=self._detector.card.fixed_batch or self._detector.options.max_batch,
             window_s=lambda: self._live().batch_window_s,
         )
+        self._pipeline = pipeline
+        pipeline.hand_back_to(self._worker.put)
         try:
             self._track_and_project()
             for number, camera in enumerate(self._cameras):
@@ -329,6 +336,9 @@ class DetectorNode(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
 
     def _release(self) -> None:
         self._deactivate()

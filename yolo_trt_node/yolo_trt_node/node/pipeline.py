@@ -8,8 +8,10 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
@@ -17,6 +19,7 @@ from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector
 from yolo_trt_node.drawing import draw_detections
+from yolo_trt_node.images.compressed import pixel_count
 from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.feed import DecodedFrame
 from yolo_trt_node.images.frames import Frame
@@ -29,12 +32,15 @@ from yolo_trt_node.node.messages import (
     image_message,
     serialization_fits,
 )
+from yolo_trt_node.node.worker import Worker
 from yolo_trt_node.node_options import LiveOptions
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 REPEAT_ERROR_AFTER_S = 5.0
+# A still image of more pixels takes so long to decode that another camera's must not wait for it.
+LARGE_PIXELS = 8_000_000
 # So many images in a row that the detector fails on in one and the same way: it will not get better.
 HOPELESS_FAILURES = 30
 # After these no call to the GPU succeeds any more in this process.
@@ -88,6 +94,47 @@ class Pipeline:
                 "node: messages are built by rclpy, which takes longer the more boxes there are"
             )
         self._complained: dict[tuple[str, str], float] = {}
+        self._put: Callable[[int, DecodedFrame], bool] | None = None
+        self._aside: dict[int, Worker[ImageMessage]] = {}
+
+    def hand_back_to(self, put: Callable[[int, DecodedFrame], bool]) -> None:
+        """Let large images of one of several cameras be decoded aside, and come back by `Worker.put`."""
+        if len(self._cameras) > 1:
+            self._put = put
+
+    def close(self) -> None:
+        """End the threads that decode aside; `process` is called no more."""
+        for worker in self._aside.values():
+            worker.stop()
+        self._aside = {}
+
+    def _goes_aside(self, number: int, message: Any) -> bool:
+        """Leave a large image to a thread of its camera's own; return whether that was done."""
+        if self._put is None or not isinstance(message, CompressedImage):
+            return False
+        if pixel_count(message.data) <= LARGE_PIXELS:
+            return False
+        if number not in self._aside:
+            self._aside[number] = Worker(partial(self._read_aside, number))
+        if self._aside[number].put(0, message):
+            self._cameras[number].statistics.dropped()
+        return True
+
+    def _read_aside(self, number: int, batch: Sequence[tuple[int, ImageMessage]]) -> None:
+        """Decode a large image, in its camera's thread, and hand it back."""
+        camera = self._cameras[number]
+        for _, message in batch:
+            started = time.perf_counter()
+            try:
+                frame = frame_from_message(message, self._max_pixels, self._thermal[number])
+            except ImageError as error:
+                self._unreadable(camera, error.reason, str(error))
+            except Exception:
+                self._unreadable(camera, "unforeseen", traceback.format_exc())
+            else:
+                decoded = DecodedFrame(header_of(message), frame, time.perf_counter() - started)
+                if self._put is not None and self._put(number, decoded):
+                    camera.statistics.dropped()
 
     def process(self, batch: Sequence[tuple[int, ImageMessage]]) -> None:
         """Detect in images of several cameras, (number, message) each, and publish what was found."""
@@ -98,6 +145,8 @@ class Pipeline:
             try:
                 if isinstance(message, DecodedFrame):
                     readable.append((camera, message.header, message.frame, message.seconds))
+                    continue
+                if self._goes_aside(number, message):
                     continue
                 frame = frame_from_message(message, self._max_pixels, self._thermal[number])
                 self._say_range(number)
