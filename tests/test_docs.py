@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from yolo_trt_node.health.diagnosis import CYCLONE_PROFILE, FAST_DDS_PROFILE, Cause
 from yolo_trt_node.health.diagnostics import MESSAGES, Says
+from yolo_trt_node.launch_arguments import DETECT_ARGUMENTS, REPLAY_ARGUMENTS, refuse_unknown
 from yolo_trt_node.node_options import NODE_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,3 +41,21 @@ def test_files_and_parameters_that_the_page_names_exist():
     }  # fmt: skip
     assert {"diagnostics.max_frame_age_s", "image_reliability", "score_threshold"} <= named
     assert named <= names
+
+
+def launch_lines() -> list[tuple[str, str, list[str]]]:
+    """Every line of the documentation that launches something of the node: where, file, words after it."""
+    found = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = page.read_text().replace("\\\n", " ")
+        for file, words in re.findall(r"ros2 launch yolo_trt_node (\w+\.launch\.py)([^\n#`]*)", text):
+            found.append((page.name, file, words.split()))
+    return found
+
+
+@pytest.mark.parametrize(("page", "file", "words"), launch_lines())
+def test_launch_lines_give_arguments_that_exist(page, file, words):
+    arguments = {"detect.launch.py": DETECT_ARGUMENTS, "replay.launch.py": REPLAY_ARGUMENTS}[file]
+    known = ["params_file", *(argument.name for argument in arguments)]
+    refuse_unknown([file, *words], file, known)
+    assert all(":=" in word or word.startswith("-") for word in words), words
