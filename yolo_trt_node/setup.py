@@ -1,10 +1,14 @@
 """Build the ROS 2 package (``colcon build``) or install the ROS-free detector alone (``pip install``)."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = "yolo_trt_node"
+
+
+VERSION = re.search(r'^__version__ = "(.+)"$', Path(NAME, "__init__.py").read_text(), re.MULTILINE)[1]
 
 
 def shared(folder: str) -> list[tuple[str, list[str]]]:
@@ -20,13 +24,17 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version=VERSION,
     description="Object detection on camera topics",
     license="Apache-2.0",
     maintainer="yolo_trt_node maintainers",
     maintainer_email="maintainers@yolo-trt-node.example.org",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.detector.cuda": ["*.cu", "*.ptx"], f"{NAME}.replay": ["vision_msgs/*.msg"]},
+    package_data={
+        NAME: ["py.typed"],
+        f"{NAME}.detector.cuda": ["*.cu", "*.ptx"],
+        f"{NAME}.replay": ["vision_msgs/*.msg"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

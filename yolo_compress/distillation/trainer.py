@@ -443,11 +443,15 @@ class DistillationTrainer(StageTrainer):
         optimizer = super().build_optimizer(model, *args, **kwargs)
         settings = required(self.job.recipe.distill)
         teacher = FrozenTeacher(load_model(str(self.job.teacher)), self.device)
-        self.distiller = distiller_of(unwrap_model(model), teacher, settings).to(self.device)
+        self.distiller = self.make_distiller(unwrap_model(model), teacher, settings).to(self.device)
         if parameters := list(self.distiller.parameters()):
             decay = next(g["weight_decay"] for g in optimizer.param_groups if g["param_group"] == "weight")
             optimizer.add_param_group({"params": parameters, "weight_decay": decay, "param_group": "weight"})
         return optimizer
+
+    def make_distiller(self, student: DetectionModel, teacher: FrozenTeacher, settings: Distill) -> Distiller:
+        """Return the loss to train with: what the recipe asks for; a subclass brings one of its own."""
+        return distiller_of(student, teacher, settings)
 
     def _setup_train(self) -> None:
         super()._setup_train()

@@ -79,12 +79,17 @@ class RunResult:
         return table
 
 
-def run_recipe(recipe: Recipe, console: Console) -> RunResult:
+def run_recipe(recipe: Recipe, console: Console | None = None) -> RunResult:
     """Do every stage of a recipe that is not done yet, and measure them all.
+
+    Args:
+        recipe: says how, and where to.
+        console: for progress; None for the terminal.
 
     Raises:
         UserError: something in the recipe, the data or the models cannot be used.
     """
+    console = console or Console(highlight=False, markup=False)
     stages = plan(recipe)
     check_devices(stages)
     with claimed(recipe.output, RECIPE, recipe):
