@@ -300,6 +300,21 @@ def test_an_unwritable_folder_is_an_error_before_training(dataset: Path, tmp_pat
         run_recipe(make_recipe(tmp_path / "file" / "out", dataset), Console(quiet=True))
 
 
+def test_what_a_library_raises_in_a_stage_is_one_error_that_names_the_log(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*arguments: object) -> None:
+        raise RuntimeError("No valid images found\n  in there")
+
+    monkeypatch.setattr("yolo_compress.run.worker.Worker._do", break_down)
+    recipe = make_recipe(tmp_path / "out", dataset)
+    with pytest.raises(UserError, match=r"^dense: RuntimeError: No valid images found in there; ") as error:
+        run_recipe(recipe, console=Console(quiet=True))
+    log = tmp_path / "out" / "dense.error.log"
+    assert str(log) in str(error.value)
+    assert "break_down" in log.read_text()
+
+
 def test_the_effective_recipe_and_the_commands_are_kept(
     finished: tuple[RunResult, str], recipe_file: Path
 ) -> None:

@@ -22,7 +22,7 @@ from yolo_compress.checkpoints import save_model
 from yolo_compress.config.sections import Recipe
 from yolo_compress.data.labelled import read_split
 from yolo_compress.data.source import Source, prepare_source
-from yolo_compress.errors import UserError, explained_disk_errors
+from yolo_compress.errors import UserError, explained_disk_errors, explained_failures
 from yolo_compress.export.export import export_onnx, read_card, update_card
 from yolo_compress.interrupts import end_if_interrupted, interrupts_heard
 from yolo_compress.measure.accuracy import Accuracy, evaluate_model
@@ -108,7 +108,9 @@ class StageWorker:
                 with files.locked(folder.with_name(f".{folder.name}.lock")) as alone:
                     if not alone:
                         raise UserError(f"another process does the stage {folder}; wait for it")
-                    self._do(stage, folder, inputs, checkpoints)
+                    # Beside the stage's folder, which is emptied when its inputs change.
+                    with explained_failures(stage.name, folder.with_name(f"{folder.name}.error.log")):
+                        self._do(stage, folder, inputs, checkpoints)
         self._done[stage.key] = folder
         return folder
 
