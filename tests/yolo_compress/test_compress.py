@@ -41,7 +41,7 @@ def test_like_is_the_work_of_another_model_at_the_same_classes(checkpoint: Path,
     assert like(tmp_path / "s.pt", str(checkpoint), 320) == work
     with pytest.raises(UserError, match="name a smaller model"):
         like(checkpoint, "yolov8s.pt", 320)
-    with pytest.raises(UserError, match="no such model"):
+    with pytest.raises(UserError, match="neither a checkpoint nor an architecture"):
         like(checkpoint, "nothing.pt", 320)
 
 

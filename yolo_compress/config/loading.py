@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).parents[1]
 _RECIPES = SHIPPED / "recipes"
 
 # What the arms of a comparison may differ in; the rest is the protocol.
-ARM_KEYS = ("teacher", "student", "sparsify", "prune", "distill")
+ARM_KEYS = ("teacher", "student", "sparsify", "prune", "distill", "input_size")
 
 
 @dataclass(frozen=True)

@@ -515,7 +515,8 @@ class Comparison(Section):
     set: dict[str, Any] = Field({}, description="changes to the base for all arms")
     arms: dict[str, dict[str, Any]] = Field(
         min_length=1,
-        description="name and changes to the base: keys of teacher, student, sparsify, prune and distill",
+        description="name and changes to the base: keys of teacher, student, sparsify, prune and distill, or "
+        "input_size, at which an arm is trained and measured",
     )
     ratio_to: str = Field(description="the arm whose latency and cost the others' are compared with")
     verdicts: tuple[tuple[str, str], ...] = Field(

@@ -128,7 +128,7 @@ class StageWorker:
         if found is None or found != record.get("onnx_sha256", found):
             what = "missing" if found is None else "not the file that its record tells of"
             self._tell(f"{stage.name}: {folder / ONNX} is {what}; it is exported again")
-            self._export(folder)
+            self._export(folder, stage.recipe.input_size)
             write_record(folder, {**record, "onnx_sha256": files.sha256(folder / ONNX)})
         return True
 
@@ -153,8 +153,8 @@ class StageWorker:
         )
         model, facts = stage.make(setting, checkpoints)
         save_model(model, folder / CHECKPOINT)
-        self._export(folder)
-        input_size = self._recipe.input_size
+        input_size = stage.recipe.input_size  # of a comparison's arm
+        self._export(folder, input_size)
         write_record(
             folder,
             {
@@ -177,12 +177,12 @@ class StageWorker:
         shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
         end_if_interrupted()
 
-    def _export(self, folder: Path) -> None:
+    def _export(self, folder: Path, input_size: int) -> None:
         evaluate = self._recipe.evaluate
         export_onnx(
             folder / CHECKPOINT,
             folder / ONNX,
-            self._recipe.input_size,
+            input_size,
             score_threshold=evaluate.score_threshold,
             iou_threshold=evaluate.iou_threshold,
             images=read_split(self.source.description, evaluate.split).images,
@@ -243,7 +243,7 @@ class StageWorker:
             ancestor = ancestor.parents[0]
         before = read_record(self._done[ancestor.key]) if ancestor.key in self._done else {}
         if ancestor is not stage and "accuracy" in before:
-            size = self._recipe.input_size
+            size = stage.recipe.input_size
             changes["compression"] = {
                 "from": Path(getattr(ancestor.section, "model", ancestor.name)).name,
                 "stage": after["stage"],
