@@ -306,7 +306,7 @@ def test_what_a_library_raises_in_a_stage_is_one_error_that_names_the_log(
     def break_down(*arguments: object) -> None:
         raise RuntimeError("No valid images found\n  in there")
 
-    monkeypatch.setattr("yolo_compress.run.worker.Worker._do", break_down)
+    monkeypatch.setattr("yolo_compress.run.worker.StageWorker._do", break_down)
     recipe = make_recipe(tmp_path / "out", dataset)
     with pytest.raises(UserError, match=r"^dense: RuntimeError: No valid images found in there; ") as error:
         run_recipe(recipe, console=Console(quiet=True))
