@@ -2,7 +2,7 @@
 
 import pytest
 from yolo_autonomy import target
-from yolo_autonomy.parameters import read, read_all, unknown, within
+from yolo_autonomy.parameters import read, read_all, within
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,6 @@ def test_what_cannot_be_read_is_named(text, default, what):
 def test_empty_arguments_leave_the_word_to_the_parameter_file():
     given = {"classes": "car", "keep_s": " ", "namespace": "drone"}
     assert read_all(given, target.PARAMETERS) == {"classes": ["car"]}
-
-
-def test_an_unknown_argument_names_the_nearest():
-    complaint = unknown(["clases", "keep_s"], target.PARAMETERS)
-    assert complaint.startswith("there is no launch argument clases; did you mean classes?")
-    assert unknown(["keep_s"], target.PARAMETERS) == ""
 
 
 def test_numbers_out_of_range_are_named():

@@ -10,4 +10,4 @@ from yolo_autonomy.launching import adapter
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the adapter's parameters and topics as arguments."""
-    return adapter("image_annotations", PARAMETERS, TOPICS)
+    return adapter("annotations.launch.py", "image_annotations", PARAMETERS, TOPICS)

@@ -10,4 +10,4 @@ from yolo_autonomy.mavlink import PARAMETERS, TOPICS
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the adapter's parameters and topics as arguments."""
-    return adapter("mavlink_target", PARAMETERS, TOPICS)
+    return adapter("mavlink.launch.py", "mavlink_target", PARAMETERS, TOPICS)

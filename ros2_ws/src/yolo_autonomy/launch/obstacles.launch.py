@@ -10,4 +10,4 @@ from yolo_autonomy.obstacles import PARAMETERS, TOPICS
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the adapter's parameters and topics as arguments."""
-    return adapter("obstacle_cloud", PARAMETERS, TOPICS)
+    return adapter("obstacles.launch.py", "obstacle_cloud", PARAMETERS, TOPICS)

@@ -11,4 +11,4 @@ from yolo_autonomy.launching import adapter
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the adapter's parameters and topics as arguments."""
-    return adapter("px4_target", PARAMETERS, TOPICS)
+    return adapter("px4.launch.py", "px4_target", PARAMETERS, TOPICS)

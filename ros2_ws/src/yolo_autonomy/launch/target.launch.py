@@ -10,4 +10,4 @@ from yolo_autonomy.target import PARAMETERS, TOPICS
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the adapter's parameters and topics as arguments."""
-    return adapter("target_selection", PARAMETERS, TOPICS)
+    return adapter("target.launch.py", "target_selection", PARAMETERS, TOPICS)

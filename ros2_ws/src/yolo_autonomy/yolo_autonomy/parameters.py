@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 Table = Mapping[str, tuple[Any, str]]
@@ -62,14 +61,3 @@ def read_all(arguments: Mapping[str, str], table: Table) -> dict[str, object]:
     """
     given = {name: arguments.get(name, "") for name in table}
     return {name: read(name, text, table[name][0]) for name, text in given.items() if text.strip()}
-
-
-def unknown(given: Iterable[str], known: Iterable[str]) -> str:
-    """Return a complaint about launch arguments that nobody reads, or an empty text."""
-    known = sorted(known)
-    lines = []
-    for name in sorted(set(given) - set(known)):
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        lines.append(f"there is no launch argument {name}{hint}")
-    return f"{'; '.join(lines)} All are: {', '.join(known)}" if lines else ""
