@@ -28,7 +28,10 @@ def use_domain(domain: int) -> None:
 
 @contextmanager
 def running_node(parameters: Mapping[str, object], log: Path) -> Iterator[psutil.Popen]:
-    """Run the node until it listens; end it by SIGINT, after which its ``returncode`` is known."""
+    """Run the node until it listens; end it by SIGINT, after which its ``returncode`` is known.
+
+    Its attribute ``start_up_s`` tells the seconds from start to active.
+    """
     from ament_index_python.packages import get_package_prefix
 
     command = [str(Path(get_package_prefix("yolo_trt_node"), "lib", "yolo_trt_node", "detector_node"))]
@@ -36,13 +39,15 @@ def running_node(parameters: Mapping[str, object], log: Path) -> Iterator[psutil
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     with log.open("w") as file:
+        started = time.monotonic()
         process = psutil.Popen(command, stdout=file, stderr=file)
         try:
             limit = time.monotonic() + PATIENCE_S
             while "active: listening" not in log.read_text():
                 if process.poll() is not None or time.monotonic() > limit:
                     raise SystemExit(f"the node did not become active:\n{log.read_text()}")
-                time.sleep(0.1)
+                time.sleep(0.01)
+            process.start_up_s = time.monotonic() - started
             yield process
         finally:
             process.send_signal(signal.SIGINT)
