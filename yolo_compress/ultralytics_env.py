@@ -12,8 +12,6 @@ import os
 
 import torch
 
-from yolo_compress.files import temporary_folder
-
 # Closed when the interpreter ends.
 _AT_EXIT = contextlib.ExitStack()
 
@@ -29,6 +27,9 @@ def _set_environment() -> None:
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     if "YOLO_CONFIG_DIR" not in os.environ:
+        # Here and not above: this file is also run alone, where the package cannot be imported.
+        from yolo_compress.files import temporary_folder
+
         os.environ["YOLO_CONFIG_DIR"] = str(_AT_EXIT.enter_context(temporary_folder()))
 
 
