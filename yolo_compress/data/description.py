@@ -214,7 +214,7 @@ def list_images(description: Description, split: str) -> Listing:
         else:
             raise UserError(
                 f"{data}: the split {split!r} points at {place}, which does not exist; `path:` in the "
-                "description is taken relative to the description's own folder" + _hint(entry)
+                "description is taken relative to the description's own folder" + _hint(str(place))
             )
     images = sorted(name for name in found if _is_image(name))
     if not images:
