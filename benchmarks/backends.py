@@ -1,6 +1,7 @@
 """How fast each CPU backend runs a model: ``python benchmarks/backends.py model.onnx``.
 
-It settles the order in which ``auto`` tries the CPU backends. Each backend runs in a process of its own
+The last line is what ``auto`` would take by these figures (it measures for itself, once on each machine). Each
+backend runs in a process of its own
 (thread pools of several engines in one process slow each other down); they take turns, since the
 machine's speed drifts, the ratio inside one round does not. What is printed are medians of those ratios.
 """
@@ -24,6 +25,7 @@ sys.path.insert(0, str(ROOT / "yolo_trt_node"))
 from yolo_trt_node.detector import ModelError  # noqa: E402
 from yolo_trt_node.detector.backends import open_model  # noqa: E402
 from yolo_trt_node.detector.options import LoadOptions  # noqa: E402
+from yolo_trt_node.detector.speed import choose  # noqa: E402
 
 CONTENDERS = (
     ("onnxruntime", "auto"),
@@ -100,6 +102,8 @@ def main() -> None:
             f"{name:20} {told:12} {statistics.median(ratios):6.2f} {spread:>14} {cpu:6.2f} "
             f"{loading / rows[base][1]:6.2f}"
         )
+    seconds = {name.removesuffix(" auto"): statistics.median(row[2]) for name, row in rows.items()}
+    print(choose(seconds)[1] or "auto has no choice here: one backend alone can run the model")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection2DArray
 
 from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
-from yolo_trt_node.detector import Detector
+from yolo_trt_node.detector import Detector, ModelError
 from yolo_trt_node.drawing import draw_detections
 from yolo_trt_node.images.compressed import pixel_count
 from yolo_trt_node.images.errors import ImageError
@@ -161,8 +161,10 @@ class Pipeline:
         try:
             found = self._detector.detect([frame for _, _, frame, _ in readable])
         except Exception as error:
+            # What is wrong with the model is said in words; where the code is wrong, its place is told.
+            text = str(error) if isinstance(error, ModelError) else traceback.format_exc()
             for camera, *_ in readable:
-                self._unreadable(camera, "detector failed", traceback.format_exc())
+                self._unreadable(camera, "detector failed", text)
             self._failed(repr(error), len(readable))
             return
         self._failures = 0
