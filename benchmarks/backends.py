@@ -1,9 +1,9 @@
 """How fast each CPU backend runs a model: ``python benchmarks/backends.py model.onnx``.
 
-The last line is what ``auto`` would take by these figures (it measures for itself, once on each machine). Each
-backend runs in a process of its own
-(thread pools of several engines in one process slow each other down); they take turns, since the
-machine's speed drifts, the ratio inside one round does not. What is printed are medians of those ratios.
+The last line is what ``auto`` would take by these figures (it measures for itself, once on each machine).
+Each backend runs in a process of its own (thread pools of several engines in one process slow each other
+down); they take turns, since the machine's speed drifts, the ratio inside one round does not. What is printed
+are medians of those ratios.
 """
 
 from __future__ import annotations
