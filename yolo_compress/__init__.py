@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from yolo_compress.config.loading import load_recipe
     from yolo_compress.errors import UserError
-    from yolo_compress.export.export import evaluate, export_onnx
+    from yolo_compress.export.deliver import evaluate
+    from yolo_compress.export.export import export_onnx
     from yolo_compress.pruning.pruner import prune
     from yolo_compress.run.recipe import run_recipe
 
@@ -29,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PLACES = {
     "UserError": "errors",
-    "evaluate": "export.export",
+    "evaluate": "export.deliver",
     "export_onnx": "export.export",
     "load_recipe": "config.loading",
     "prune": "pruning.pruner",

@@ -371,7 +371,7 @@ def export(
     from yolo_compress.config.loading import load_section
     from yolo_compress.config.sections import Export
     from yolo_compress.errors import explained_disk_errors
-    from yolo_compress.export.export import deliver
+    from yolo_compress.export.deliver import deliver
 
     lists = {"precision": precision, "verify": verify}
     given = [f"{name}=[{', '.join(values)}]" for name, values in lists.items() if values]
@@ -412,7 +412,7 @@ def evaluate(
     from rich.progress import Progress
 
     from yolo_compress.data.labelled import read_split
-    from yolo_compress.export.export import evaluate as measure
+    from yolo_compress.export.deliver import evaluate as measure
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=None)

@@ -25,14 +25,10 @@ from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Export
 from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
-from yolo_compress.export.export import (
-    Precision,
-    deliver,
-    export_onnx,
-    read_card,
-    update_card,
-    weights_sha256,
-)
+from yolo_compress.export.card import read_card, update_card, weights_sha256
+from yolo_compress.export.check import Precision
+from yolo_compress.export.deliver import deliver
+from yolo_compress.export.export import export_onnx
 from yolo_compress.export.graph import append_suppression, tail_nodes, to_half
 from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.pruning.pruner import prune
@@ -524,7 +520,7 @@ class TestDeliver:
             value = figures[model.suffix]
             return Accuracy(value, value, value, value, value, value, 4, ())
 
-        monkeypatch.setattr("yolo_compress.export.export.evaluate", measured)
+        monkeypatch.setattr("yolo_compress.export.deliver.evaluate", measured)
         told: list[str] = []
         settings = Export.model_validate({"precision": ["fp16"]})
         deliver(checkpoint, tmp_path / "x.onnx", settings, input_size=64, data=dataset, tell=told.append)

@@ -24,7 +24,7 @@ from yolo_compress.checkpoints import load_model
 from yolo_compress.cli import app
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.errors import UserError
-from yolo_compress.export.export import read_card
+from yolo_compress.export.card import read_card
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.report.content import write_report
 from yolo_compress.run.plan import plan

@@ -17,7 +17,7 @@ from yolo_compress.config.loading import Arms, load_comparison, load_recipe
 from yolo_compress.config.sections import Recipe
 from yolo_compress.data.labelled import GroundTruth, read_ground_truth, read_image, read_split, spread
 from yolo_compress.errors import UserError
-from yolo_compress.export.export import read_card
+from yolo_compress.export.card import read_card
 from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.report import charts
 from yolo_compress.report.page import Part, Picture, Rows, chart, class_legend, photo, write_page

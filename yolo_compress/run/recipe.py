@@ -18,7 +18,8 @@ from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Export, Recipe, Section
 from yolo_compress.data.source import Source
 from yolo_compress.errors import UserError, explained_disk_errors
-from yolo_compress.export.export import Delivery, deliver, read_card
+from yolo_compress.export.card import read_card
+from yolo_compress.export.deliver import Delivery, deliver
 from yolo_compress.run.plan import check_devices, plan
 from yolo_compress.run.record import (
     CHECKPOINT,

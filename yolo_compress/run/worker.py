@@ -23,7 +23,8 @@ from yolo_compress.config.sections import Recipe
 from yolo_compress.data.labelled import read_split
 from yolo_compress.data.source import Source, prepare_source
 from yolo_compress.errors import UserError, explained_disk_errors, explained_failures
-from yolo_compress.export.export import export_onnx, read_card, update_card
+from yolo_compress.export.card import read_card, update_card
+from yolo_compress.export.export import export_onnx
 from yolo_compress.interrupts import end_if_interrupted, interrupts_heard
 from yolo_compress.measure.accuracy import Accuracy, evaluate_model
 from yolo_compress.measure.latency import Latency, measure_latency

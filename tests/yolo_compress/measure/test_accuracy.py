@@ -24,7 +24,8 @@ from yolo_trt_node.detector.options import LoadOptions
 from aerial_scenes.visdrone import Annotation
 from yolo_compress.data.labelled import GroundTruth, read_split, truth_of
 from yolo_compress.errors import UserError
-from yolo_compress.export.export import evaluate, export_onnx
+from yolo_compress.export.deliver import evaluate
+from yolo_compress.export.export import export_onnx
 from yolo_compress.measure.accuracy import RECALLS, Accuracy, Found, evaluate_model, score
 
 NONE = np.zeros((0, 4))
