@@ -199,6 +199,7 @@ def _name(annotation: object) -> str:
 
 def node() -> Iterator[str]:
     """Give every parameter of the node with its range, and every topic and service."""
+    from yolo_trt_node.launch_arguments import DETECT_ARGUMENTS, REPLAY_ARGUMENTS
     from yolo_trt_node.node_options import NODE_OPTIONS
 
     yield "# The node"
@@ -215,6 +216,21 @@ def node() -> Iterator[str]:
         name = f"`{option.name}`" + (" *live*" if option.live else "")
         default = f"`{option.default}`" if option.default not in ("", [""]) else ""
         yield f"| {name} | {_cell(option.text)} | {_cell(option.expectation)} | {default} |"
+    parameters = {option.name for option in NODE_OPTIONS}
+    for file, arguments in (("detect.launch.py", DETECT_ARGUMENTS), ("replay.launch.py", REPLAY_ARGUMENTS)):
+        yield ""
+        yield f"## {file}"
+        yield ""
+        yield f"The parameters are arguments of the same names (`ros2 launch yolo_trt_node {file} --show-args`);"
+        yield "beside them:"
+        yield ""
+        yield "| argument | | default |"
+        yield "|---|---|---|"
+        for argument in arguments:
+            if argument.name not in parameters:
+                default = f"`{argument.default}`" if argument.default else ""
+                choices = f" One of {', '.join(argument.choices)}." if argument.choices else ""
+                yield f"| `{argument.name}` | {_cell(argument.text + choices)} | {default} |"
     yield ""
     yield "## Topics and services"
     yield ""
