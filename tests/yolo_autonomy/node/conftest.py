@@ -14,6 +14,7 @@ class Bench:
     """One context; all its nodes are spun by whoever waits."""
 
     def __init__(self, domain: int) -> None:
+        self.domain = domain
         self.context = rclpy.Context()
         self.context.init(domain_id=domain)
         self.executor = SingleThreadedExecutor(context=self.context)
