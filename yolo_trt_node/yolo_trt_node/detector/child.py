@@ -36,6 +36,7 @@ _MIB = 1 << 20
 _MAX_ANSWER = 1 << 20
 # Room for what an interpreter and a runtime map before any model is loaded.
 _OVERHEAD_MB = 512
+_STACK_MB = 16
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,12 @@ def answer_with(make: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     with contextlib.suppress(OSError):
         # Should memory run out all the same, this process is to go, not the one who asked.
         Path("/proc/self/oom_score_adj").write_text("1000")
-    with contextlib.suppress(OSError, ValueError):
-        # Of private memory, not of addresses: runtimes reserve many times what they use.
-        limit = (memory_mb + _OVERHEAD_MB) * _MIB
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # Of private memory, not of addresses: runtimes reserve many times what they use. What is mapped by
+        # now, and stacks of threads to come, grow with the number of cores and are no model's.
+        mapped = int(Path("/proc/self/statm").read_bytes().split()[5]) * resource.getpagesize()
+        room = memory_mb + _OVERHEAD_MB + _STACK_MB * (os.cpu_count() or 1)
+        limit = mapped + room * _MIB
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
         answer = make(request)
