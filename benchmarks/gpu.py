@@ -31,8 +31,31 @@ from yolo_trt_node.detector.backends.tensorrt import import_tensorrt
 MAX_PIXELS, MAX_SCORE = 1.0, 0.01
 # A box whose score lies this close to the cut may be on either side of it.
 NEAR_CUT = MAX_SCORE
-# The ways of running one engine; what each leaves out.
-WAYS = {"": {}, "without CUDA graph": {"graph": False}, "letterbox on the CPU": {"kernel": False}}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of running one engine.
+
+    Attributes:
+        name: what the page calls it; empty for the normal way.
+        graph: with a CUDA graph.
+        kernel: the letterbox on the GPU.
+        mapped: the network's input in mapped memory, as the frame is (on a Jetson; elsewhere no difference).
+    """
+
+    name: str = ""
+    graph: bool = True
+    kernel: bool = True
+    mapped: bool = False
+
+
+# What `--compare` names.
+WAYS = {
+    "graph": Way("without CUDA graph", graph=False),
+    "kernel": Way("letterbox on the CPU", kernel=False),
+    "mapped": Way("network input mapped", mapped=True),
+}
 
 
 @dataclass(frozen=True)
@@ -115,23 +138,28 @@ class Row:
 
 
 def measure(
-    model: Path, options: DetectorOptions, frames: list[np.ndarray], rounds: int, expected: list[Detections]
+    model: Path,
+    options: DetectorOptions,
+    frames: list[np.ndarray],
+    rounds: int,
+    expected: list[Detections],
+    ways: Sequence[Way],
 ) -> Row:
     """Build an engine (or take it from the cache), check its boxes and time every way of running it."""
     started = time.perf_counter()
-    detectors = {}
-    for name, way in WAYS.items():
-        detector = Detector.load(model, replace(options, cuda_graph=way.get("graph", True)))
+    detectors, gpu = {}, Gpu.open()
+    for way in ways:
+        gpu.letterbox, gpu.map_input = way.kernel, way.mapped
+        detector = Detector.load(model, replace(options, cuda_graph=way.graph))
         detector.prepare(*frames[0].shape[:2])
-        if not name:
+        if not way.name:
             built = time.perf_counter() - started
-        if not way.get("kernel", True):
-            detector._session(detector.input_shape(*frames[0].shape[:2]))[1].infer_frames = None
-        detectors[name] = detector
+        detectors[way.name] = detector
+    gpu.letterbox, gpu.map_input = True, False
     plain = detectors[""]
     engine = plain._model.engine(*plain.input_shape(*frames[0].shape[:2]))
     found = [plain.detect([frame])[0] for frame in frames]
-    totals: dict[str, list[float]] = {name: [] for name in WAYS}
+    totals: dict[str, list[float]] = {way.name: [] for way in ways}
     inference = []
     for _ in range(rounds):
         for frame in frames:
@@ -141,7 +169,7 @@ def measure(
                 totals[name].append(time.perf_counter() - started)
                 if not name:
                     inference.append(answer.timing["inference"])
-    return Row(
+    row = Row(
         model.name,
         plain.precision,
         built,
@@ -150,17 +178,20 @@ def measure(
         {name: statistics.median(values) for name, values in totals.items()},
         statistics.median(inference),
     )
+    for detector in detectors.values():
+        detector.close()
+    return row
 
 
 def report(rows: Sequence[Row], heading: Sequence[str]) -> str:
     """Write the figures as a markdown page."""
+    others = [name for name in rows[0].total_s if name]
     first = rows[0].total_s[""]
     lines = ["# TensorRT on a GPU", "", *heading, ""]
     lines += [
         "| model | engine's layers | build | size | off ONNX Runtime by | network | total | speed-up | "
-        + " | ".join(f"{name}" for name in WAYS if name)
-        + " |",
-        "|---|---|---|---|---|---|---|---|" + "---|" * (len(WAYS) - 1),
+        + "".join(f"{name} | " for name in others).rstrip(),
+        "|---|---|---|---|---|---|---|---|" + "---|" * len(others),
     ]
     for row in rows:
         total = row.total_s[""]
@@ -173,7 +204,7 @@ def report(rows: Sequence[Row], heading: Sequence[str]) -> str:
             f"{row.inference_s * 1e3:.2f} ms",
             f"{total * 1e3:.2f} ms",
             f"{first / total:.2f}",
-            *(f"{row.total_s[name] / total:.2f}" for name in WAYS if name),
+            *(f"{row.total_s[name] / total:.2f}" for name in others),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
@@ -196,6 +227,14 @@ def main() -> None:
     parser.add_argument(
         "--precision", nargs="+", default=["fp32", "fp16"], help="TensorRT 11 and RTX take auto only"
     )
+    parser.add_argument(
+        "--compare",
+        nargs="*",
+        default=[*WAYS],
+        choices=[*WAYS],
+        help="measure also without the CUDA graph, without the letterbox kernel, with the network's input in "
+        "mapped memory; default: all, each against the normal way in the same rounds",
+    )
     parser.add_argument("--images", type=Path, help="folder of frames; default: generated scenes")
     parser.add_argument("--camera", default="1920x1080", metavar="WIDTHxHEIGHT")
     parser.add_argument("--score", type=float, help="score threshold; default: the model card's")
@@ -209,6 +248,7 @@ def main() -> None:
         gpu, trt = Gpu.open(), import_tensorrt(given.backend)
     except ModelError as error:
         raise SystemExit(f"gpu: {error}") from None
+    ways = [Way(), *(WAYS[name] for name in given.compare)]
     frames = list(load_frames(given.images, height, width, given.frames))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +263,7 @@ def main() -> None:
                     engine_cache=given.engine_cache or folder,
                 )
                 try:
-                    rows.append(measure(model, options, frames, given.rounds, expected))
+                    rows.append(measure(model, options, frames, given.rounds, expected, ways))
                 except ModelError as error:
                     raise SystemExit(f"{model.name} in {precision}: {error}") from None
     kind = "generated scenes" if given.images is None else "images"

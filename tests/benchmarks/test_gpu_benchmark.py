@@ -72,17 +72,25 @@ def test_without_a_gpu_it_says_what_is_missing(tmp_path, monkeypatch):
     assert "Traceback" not in run.stderr
 
 
-def test_builds_checks_and_times_every_model(benchmark, tmp_path, monkeypatch, capsys):
-    fake_gpu.install(monkeypatch, "10.3.0")
+@pytest.mark.parametrize("compared", [["graph", "kernel", "mapped"], []])
+def test_builds_checks_and_times_every_model_in_every_way(benchmark, tmp_path, monkeypatch, capsys, compared):
+    driver = fake_gpu.install(monkeypatch, "10.3.0")
+    monkeypatch.setattr(driver, "host_memory_is_shared", True)
     models = [str(write_toy_detector(tmp_path / name)) for name in ("dense.onnx", "pruned.onnx")]
     page = tmp_path / "gpu.md"
     arguments = [*models, "--camera", "160x90", "--frames", "2", "--rounds", "2", "--output", str(page)]
+    arguments += ["--precision", "fp32", "--engine-cache", str(tmp_path / "engines"), "--compare", *compared]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments, "--score", "0.1"])
 
     benchmark.main()
+    kept = driver.allocations()
     fake_gpu.remove()
 
-    rows = [line for line in page.read_text().splitlines() if line.startswith(("| dense", "| pruned"))]
-    assert len(rows) == 4
-    assert all(os.path.basename(models[index // 2]) in row for index, row in enumerate(rows))
+    heading, _, *rows = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    assert [os.path.basename(model) in row for model, row in zip(models, rows, strict=True)] == [True, True]
+    assert all("fp32 (250 of 250 layers)" in row for row in rows)
+    for name in compared:
+        assert benchmark.WAYS[name].name in heading
+    assert len({line.count("|") for line in (heading, *rows)}) == 1
     assert page.read_text() in capsys.readouterr().out
+    assert kept == 0

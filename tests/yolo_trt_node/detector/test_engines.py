@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support import fake_gpu, fake_tensorrt
 from support.toy_detector import paint_cells, write_toy_detector
-from yolo_trt_node.detector import Detector, DetectorOptions, ModelError, engines
+from yolo_trt_node.detector import Detector, DetectorOptions, ModelError, engine_process, engines
 from yolo_trt_node.detector.child import command
 from yolo_trt_node.detector.engine_builder import Recipe
 from yolo_trt_node.detector.engines import EngineCache, Order
@@ -149,7 +149,7 @@ def test_a_jetsons_power_mode_is_told_with_the_build(
     (tmp_path / "status").write_text(status)
     monkeypatch.setattr(engines, "_NVPMODEL", tmp_path / "status")
     monkeypatch.setattr(
-        engines, "run_builder", lambda order, part, timing: part.write_bytes(b"x") and {"seconds": 1}
+        engines, "run_builder", lambda *_, destination, **__: destination.write_bytes(b"x") and {"seconds": 1}
     )
 
     cache.get(order)
@@ -349,7 +349,7 @@ def test_two_who_ask_at_once_build_once(cache, order, monkeypatch, caplog):
 
 def test_progress_and_time_are_told_while_it_builds(cache, order, monkeypatch, caplog):
     monkeypatch.setenv("FAKE_TENSORRT_BUILD", "slow")
-    monkeypatch.setattr(engines, "REPORT_PERIOD_S", 0.1)
+    monkeypatch.setattr(engine_process, "REPORT_PERIOD_S", 0.1)
 
     with caplog.at_level(logging.INFO, logger="yolo_trt_node"):
         cache.get(order)

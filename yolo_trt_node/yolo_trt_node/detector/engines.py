@@ -16,23 +16,19 @@ import hashlib
 import json
 import logging
 import os
-import queue
 import re
-import signal
 import stat
-import subprocess
-import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from yolo_trt_node.detector import engine_process
 from yolo_trt_node.detector.card import ModelError
-from yolo_trt_node.detector.child import CANCELLED, command
 from yolo_trt_node.detector.engine_builder import Recipe, write_durably
+from yolo_trt_node.detector.engine_process import POLL_S, refuse_if_cancelled, run_builder
 from yolo_trt_node.detector.onnx_file import OnnxHeader, fingerprint
 
 _LOG = logging.getLogger(__name__)
@@ -41,8 +37,6 @@ CARD_FORMAT_VERSION = 1
 SUFFIXES = (".engine", ".plan", ".trt")
 """File names that mean a TensorRT engine."""
 
-REPORT_PERIOD_S = 10.0
-_POLL_S = 0.2
 # Where a Jetson keeps its power mode.
 _NVPMODEL = Path("/var/lib/nvpmodel/status")
 _HEADER_LIMIT = 16 << 20
@@ -199,7 +193,13 @@ class EngineCache:
             _power_mode(),
         )
         try:
-            result = run_builder(order, part, self.folder / f"{safe}.timing")
+            result = run_builder(
+                order.model,
+                order.recipe,
+                order.version,
+                destination=part,
+                timing_cache=self.folder / f"{safe}.timing",
+            )
             card = {
                 "key": dict(key),
                 "sha256": hashlib.sha256(part.read_bytes()).hexdigest(),
@@ -237,27 +237,14 @@ class EngineCache:
                     break
                 except BlockingIOError:
                     now = time.monotonic()
-                    if now - told >= REPORT_PERIOD_S:
+                    if now - told >= engine_process.REPORT_PERIOD_S:
                         told = now
                         _LOG.info(
                             "waiting for another process that builds %s (%.0f s)", path.name, now - started
                         )
-                    _refuse_if_cancelled()
-                    time.sleep(_POLL_S)
+                    refuse_if_cancelled()
+                    time.sleep(POLL_S)
             yield
-
-
-def cancel_builds() -> None:
-    """End every build of this process, and refuse those to come: the process is about to end.
-
-    Whoever waits for one gets a `ModelError`; the builders are killed, and leave nothing half-written.
-    """
-    CANCELLED.set()
-
-
-def _refuse_if_cancelled() -> None:
-    if CANCELLED.is_set():
-        raise ModelError("the engine was not built: the process is ending")
 
 
 def read_engine_file(path: Path, *, trust: bool) -> Engine:
@@ -384,101 +371,3 @@ def _folder_trouble(folder: Path, error: OSError) -> str:
     else:
         cause, help_ = "cannot be used", "name another with engine_cache"
     return f"the engine cache {folder} {cause} ({error.strerror or error}): {help_}"
-
-
-# --- The builder's process, seen from here
-# --------------------------------------------------------------------
-
-
-def run_builder(order: Order, destination: Path, timing_cache: Path) -> dict[str, Any]:
-    """Build in a child process, telling progress and elapsed time in the log.
-
-    Raises:
-        OSError: the engine could not be written.
-        ModelError: the builder refused, failed, crashed or ran out of memory.
-    """
-    name = f"{order.recipe.backend} {order.version}"
-    request = {
-        "model": str(order.model.resolve()),
-        "recipe": asdict(order.recipe),
-        "destination": str(destination.resolve()),
-        "timing_cache": str(timing_cache.resolve()),
-    }
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(
-            command("yolo_trt_node.detector.engine_builder"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as child:
-            answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-            listener = threading.Thread(target=_listen, args=(child.stdout, answers), daemon=True)
-            listener.start()
-            try:
-                outcome = _follow(child, json.dumps(request), answers, started)
-            finally:
-                child.kill()
-                listener.join()
-        if "built" in outcome:
-            return dict(outcome["built"])
-        if outcome.get("errno"):
-            raise OSError(outcome["errno"], os.strerror(outcome["errno"]))
-        if "error" in outcome:
-            raise ModelError(f"{order.model}: {name} cannot build the engine: {outcome['error']}")
-        errors.seek(0)
-        tail = " | ".join(errors.read().strip().splitlines()[-5:])
-    raise ModelError(
-        f"{order.model}: the builder of {name} ended after {time.monotonic() - started:.0f} s without an "
-        "engine: "
-        f"{_ending(outcome['code'])}" + (f"; its last words: {tail}" if tail else "")
-    )
-
-
-def _follow(
-    child: subprocess.Popen[str],
-    request: str,
-    answers: queue.SimpleQueue[dict[str, Any] | None],
-    started: float,
-) -> dict[str, Any]:
-    """Talk to the builder until it is done; return its last answer, or its exit code where it gave none."""
-    assert child.stdin is not None
-    try:
-        child.stdin.write(request + "\n")
-        child.stdin.flush()
-    except BrokenPipeError:
-        return {"code": child.wait()}
-    latest, told = "starting", started
-    while True:
-        _refuse_if_cancelled()
-        try:
-            answer = answers.get(timeout=_POLL_S)
-        except queue.Empty:
-            now = time.monotonic()
-            if now - told >= REPORT_PERIOD_S:
-                told = now
-                _LOG.info("building the engine, %.0f s so far: %s", now - started, latest)
-            continue
-        if answer is None:
-            return {"code": child.wait()}
-        if "progress" not in answer:
-            return answer
-        latest = answer["progress"]
-
-
-def _listen(channel: IO[str] | None, answers: queue.SimpleQueue[dict[str, Any] | None]) -> None:
-    for line in channel or ():
-        answers.put(json.loads(line))
-    answers.put(None)
-
-
-def _ending(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return (
-            "it was killed (signal 9), most likely for lack of memory; lower engine_workspace_mb, close what "
-            "else runs, or add swap"
-        )
-    if code < 0:
-        return f"it crashed with signal {-code} ({signal.strsignal(-code)})"
-    return f"exit code {code}"

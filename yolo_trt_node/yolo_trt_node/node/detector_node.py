@@ -27,7 +27,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from yolo_trt_node.detector import Detector, ModelError
-from yolo_trt_node.detector.engines import cancel_builds
+from yolo_trt_node.detector.engine_process import cancel_builds
 from yolo_trt_node.node import parameters
 from yolo_trt_node.node.camera import Camera, ImageMessage
 from yolo_trt_node.node.ground import GroundProjection
