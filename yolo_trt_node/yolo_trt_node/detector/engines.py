@@ -54,6 +54,7 @@ class Order:
         gpu: name of the GPU that it is for.
         multiprocessors: how many that GPU has; 0 where it is not here. All Orins call themselves Orin, and
             an engine is tuned for the number that the module, and its power mode, leave on.
+        cut: the file without its suppression, which is built in its place.
     """
 
     model: Path
@@ -62,6 +63,7 @@ class Order:
     version: str
     gpu: str
     multiprocessors: int = 0
+    cut: bytes | None = None
 
     def key(self) -> dict[str, Any]:
         """Return everything that must agree for an engine to be used again."""
@@ -71,6 +73,7 @@ class Order:
             "version": self.version,
             "gpu": self.gpu,
             "multiprocessors": self.multiprocessors,
+            "cut": "" if self.cut is None else hashlib.sha256(self.cut).hexdigest(),
             **asdict(self.recipe),
             "batches": list(self.recipe.batches),
         }
@@ -193,8 +196,12 @@ class EngineCache:
             _power_mode(),
         )
         try:
+            model = order.model
+            if order.cut is not None:
+                model = path.with_name(f"{path.name}.{os.getpid()}.onnx.part")
+                write_durably(model, order.cut)
             result = run_builder(
-                order.model,
+                model,
                 order.recipe,
                 order.version,
                 destination=part,

@@ -103,6 +103,15 @@ def read_header(path: Path) -> OnnxHeader:
     return header
 
 
+def read_fields(message: bytes) -> list[tuple[int, int | memoryview]]:
+    """Return the fields of a protocol buffer message, as number and value.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return list(_Reader()._fields(memoryview(message)))
+
+
 def fingerprint(path: Path, header: OnnxHeader) -> str:
     """Return the SHA-256 of a model: of the file, and of the files that hold its weights.
 

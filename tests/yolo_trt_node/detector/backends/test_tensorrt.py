@@ -360,18 +360,6 @@ def test_a_build_is_told_in_the_log(fake, toy, caplog, tmp_path):
     assert "the engine's layers are fp16" in caplog.text
 
 
-def test_rtx_refuses_a_suppression_inside_the_graph_before_it_builds(fake, toy, tmp_path):
-    import onnx
-
-    model = onnx.load(toy)
-    model.graph.node.append(onnx.helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["kept"]))
-    path = tmp_path / "end2end.onnx"
-    onnx.save(model, str(path))
-
-    with pytest.raises(ModelError, match=r"TensorRT-RTX cannot run a suppression .* head raw"):
-        open_model(path, backend="tensorrt_rtx", options=LoadOptions())
-
-
 class TestRtx:
     """TensorRT-RTX compiles its kernels where it runs, and knows when it can be captured."""
 

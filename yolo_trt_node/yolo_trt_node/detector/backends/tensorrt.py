@@ -7,6 +7,7 @@ exist, strongly typed networks where not (`engine_builder`); a runtime cache whe
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from yolo_trt_node.detector.card import ModelError
 from yolo_trt_node.detector.engine_builder import Recipe, is_strongly_typed, load_tensorrt
 from yolo_trt_node.detector.onnx_file import OnnxHeader, read_header
 from yolo_trt_node.detector.options import LoadOptions
+from yolo_trt_node.detector.suppression_cut import cut_suppression
+
+_LOG = logging.getLogger(__name__)
 
 OLDEST = (10, 1)
 """The oldest TensorRT that is served: JetPack 6.1 has 10.3. Those before 10 have another interface."""
@@ -105,12 +109,12 @@ class OnnxOnTensorRt:
         self._gpu = gpu
         self._options = options
         self._header = read_header(path)
-        if self._header.suppresses and backend == "tensorrt_rtx":
-            # Its parser takes the operator, and its builder then fails on an assertion.
-            raise BackendUnavailable(
-                "TensorRT-RTX cannot run a suppression inside the graph",
-                "export it with head raw (`yolo-compress export --head raw`): the node suppresses by itself",
-            )
+        self._cut: bytes | None = None
+        if self._header.suppresses:
+            # TensorRT-RTX has no such operator, and TensorRT's answer would have a size that depends on the
+            # image: minutes of building for nothing. The node suppresses by itself.
+            self._cut, self._header = cut_suppression(path, self._header)
+            _LOG.info("the suppression inside %s is left out: the node suppresses by itself", path.name)
         self.metadata: Mapping[str, str] = self._header.metadata
         self.inputs = self._header.inputs
         self.outputs = self._header.outputs
@@ -167,6 +171,7 @@ class OnnxOnTensorRt:
                 str(self._trt.__version__),
                 self._gpu.name,
                 self._gpu.multiprocessors,
+                self._cut,
             )
         )
 
