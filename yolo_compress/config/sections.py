@@ -415,11 +415,6 @@ class Export(Section):
             raise ValueError(f"precision names one twice: {', '.join(self.precision)}")
         if self.batch > 1 and self.dynamic != "none":
             raise ValueError("batch is for dynamic: none; elsewhere the batch is free")
-        if self.head == "end2end" and "tensorrt_rtx" in self.verify:
-            raise ValueError(
-                "TensorRT-RTX cannot build an end2end head (it has no NonMaxSuppression): "
-                "take head: raw for engines, or leave verify out"
-            )
         return self
 
 
