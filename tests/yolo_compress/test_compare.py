@@ -142,9 +142,9 @@ Finished = tuple[Arms, Comparison, Comparison, str, Path]
 
 @pytest.fixture(scope="module")
 def finished(comparison_file: Path) -> Finished:
-    """Do the first seed only, as an interruption after it would leave it; look; then do all."""
-    run_comparison(load_comparison(comparison_file, ["seeds=[0]"]), Console(quiet=True))
+    """Do the first seed alone, look, then do all."""
     arms = load_comparison(comparison_file)
+    run_comparison(arms, Console(quiet=True), seed=0)
     half = collect(arms)
     shown = io.StringIO()
     whole = run_comparison(arms, Console(file=shown, width=100))
@@ -170,7 +170,8 @@ def test_finished_stages_are_not_done_again(finished: Finished) -> None:
 def test_stages_that_arms_share_are_done_once_a_seed(finished: Finished) -> None:
     output = finished[4]
     for seed in (0, 1):
-        stages = sorted(path.name.partition("-")[0] for path in (output / f"seed{seed}").iterdir())
+        folders = [path for path in (output / f"seed{seed}").iterdir() if path.is_dir()]
+        stages = sorted(folder.name.partition("-")[0] for folder in folders)
         assert stages == ["dense"] * 3 + ["distilled"] * 2 + ["pruned", "sparse"]
     records = [json.loads(path.read_text()) for path in output.glob("seed*/dense-*/stage.json")]
     assert len({record["checkpoint_sha256"] for record in records}) == 6  # the seeds do differ
@@ -219,6 +220,17 @@ def test_table_sentences_plot_and_page_are_written(finished: Finished) -> None:
     assert "…" not in shown.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("piece", "says"),
+    [({"arm": "cdw"}, "--arm cdw: .* teacher, dense, sibling, none, cwd"), ({"seed": 7}, "seeds are 0, 1")],
+)
+def test_a_piece_that_is_none_of_the_comparison_is_refused(
+    piece: dict[str, Any], says: str, comparison_file: Path
+) -> None:
+    with pytest.raises(UserError, match=says):
+        run_comparison(load_comparison(comparison_file), Console(quiet=True), **piece)
+
+
 def test_nothing_to_collect_is_an_error(comparison_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing of this comparison is in"):
         collect(load_comparison(comparison_file, [f"output={tmp_path}"]))
@@ -228,7 +240,7 @@ def test_nothing_to_collect_is_an_error(comparison_file: Path, tmp_path: Path) -
     ("change", "says"),
     [
         ("arms.cwd.distill.train.epochs=2", "must train for the same number of epochs.*dense 3.*cwd 4"),
-        ("arms.cwd.input_size=96", "the arm cwd changes input_size.*teacher, student, sparsify"),
+        ("arms.cwd.threads=1", "the arm cwd changes threads.*teacher, student, sparsify"),
         ("arms.cwd.prune.ratio=1", r"(?s)the arm cwd of .*prune\.ratio: unknown key"),
         ("seeds=[0,0]", "names a seed twice"),
         ("ratio_to=parent", "no arm 'parent'; the arms are dense, sibling, none, cwd"),
