@@ -304,9 +304,12 @@ def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
 ) -> None:
     """Write one self-contained HTML page about a run or a comparison into its folder."""
+    from yolo_compress.errors import explained_disk_errors
     from yolo_compress.report.content import write_report
 
-    console.print(f"written: {write_report(run)}", soft_wrap=True)
+    with explained_disk_errors(run):
+        page = write_report(run)
+    console.print(f"written: {page}", soft_wrap=True)
 
 
 @app.command(epilog="Example: yolo-compress doctor config/compress/hit_uav.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ from yolo_compress.config.sections import Dense
 from yolo_compress.errors import UserError
 from yolo_compress.stages import Made, Stage, epochs
 from yolo_compress.training import Setting, StageTrainer, train
+from yolo_compress.yaml_files import read_yaml
 
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load  # isort: skip
+
+
+# Beyond any network that one trains: what a description may ask for before anything is built.
+MOST_LAYERS, MOST_REPEATS, LARGEST_ARGUMENT = 500, 100, 16384
+_ACTIVATION = r"(torch\.)?nn\.\w+\([\w=., ]*\)"
+_MODULE = r"((nn|torchvision\.ops)\.)?[A-Za-z]\w*"
 
 
 class DenseStage(Stage):
@@ -44,19 +52,77 @@ def architecture(dense: Dense) -> DetectionModel:
     """
     if dense.model.endswith(".pt"):
         return load_model(dense.model)
-    return DetectionModel(_layers(dense), verbose=False)
+    layers = _layers(dense)
+    try:
+        return DetectionModel(layers, verbose=False)
+    except Exception as error:  # whatever a layer says to arguments that it does not know
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise UserError(
+            f"Ultralytics builds no detector of the architecture {dense.model}: {reason or type(error)}"
+        ) from error
 
 
 def _layers(dense: Dense) -> dict[str, Any]:
     """Return Ultralytics' description of an architecture, with the width that the recipe asks for."""
+    if Path(dense.model).is_file():
+        read_yaml(Path(dense.model), "the architecture")  # for its limits
     try:
         layers: dict[str, Any] = yaml_model_load(dense.model)
     except FileNotFoundError as error:
         raise UserError(f"Ultralytics knows no architecture {dense.model}: {error}") from error
+    require_architecture(layers, dense.model)
     if dense.width is not None:
         depth, _, most = layers["scales"][layers["scale"]]
         layers["scales"] = {layers["scale"]: [depth, dense.width, most]}
     return layers
+
+
+def require_architecture(layers: object, name: str) -> None:
+    """See that a description holds nothing but layers of a size that can be built.
+
+    Ultralytics looks its names up as Python names, and builds whatever number of layers it is told.
+
+    Args:
+        layers: what the architecture's file holds.
+        name: of the file.
+
+    Raises:
+        UserError: it holds something else.
+    """
+
+    def refuse(what: str) -> UserError:
+        return UserError(f"the architecture {name}: {what}; yolov8n.yaml is an example")
+
+    if not isinstance(layers, dict):
+        raise refuse("it is no mapping with `backbone:` and `head:`")
+    activation = layers.get("activation")
+    if activation is not None and not re.fullmatch(_ACTIVATION, str(activation)):
+        raise refuse(f"activation {str(activation)[:80]!r} is not of the form nn.ReLU()")
+    rows = []
+    for part in ("backbone", "head"):
+        if not isinstance(layers.get(part), list):
+            raise refuse(f"`{part}:` is no list of layers")
+        rows += layers[part]
+    if len(rows) > MOST_LAYERS:
+        raise refuse(f"{len(rows)} layers are more than {MOST_LAYERS}")
+    for index, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != 4 or not isinstance(row[3], list):
+            raise refuse(f"layer {index} is not [from, repeats, module, [arguments]]")
+        _, repeats, module, arguments = row
+        if not isinstance(repeats, int) or not 1 <= repeats <= MOST_REPEATS:
+            raise refuse(
+                f"layer {index} is repeated {str(repeats)[:80]} times, at most {MOST_REPEATS} is allowed"
+            )
+        if not isinstance(module, str) or not re.fullmatch(_MODULE, module):
+            raise refuse(f"layer {index} names the module {str(module)[:80]!r}")
+        if any(isinstance(value, int | float) and not abs(value) <= LARGEST_ARGUMENT for value in arguments):
+            raise refuse(f"layer {index} has an argument beyond {LARGEST_ARGUMENT}")
+    scales = layers.get("scales") or {}
+    for scale in scales.values() if isinstance(scales, dict) else [scales]:
+        numbers = scale if isinstance(scale, list) else []
+        fit = [isinstance(number, int | float) and 0 < number <= LARGEST_ARGUMENT for number in numbers]
+        if len(fit) != 3 or not all(fit):
+            raise refuse("`scales:` are lists of depth, width and the most channels")
 
 
 def _architecture_file(dense: Dense, folder: Path) -> str:
