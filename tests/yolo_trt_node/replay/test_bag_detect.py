@@ -310,7 +310,7 @@ def test_of_a_damaged_bag_the_readable_part_is_answered(tmp_path, model, capsys)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere", "--model", "MODEL"], "no readable rosbag2 bag"),
+        (["nowhere", "--model", "MODEL"], "no readable bag"),
         (["FLIGHT", "--model", "nowhere.onnx"], "nowhere.onnx"),
         (["FLIGHT", "--model", "MODEL", "--topics", "/tail"], "has no images on /tail; it holds /nose"),
         (["FLIGHT", "--model", "MODEL", "--max-det", "0"], "max_det is 0"),

@@ -163,5 +163,5 @@ def test_what_is_no_bag_is_named(tmp_path, content):
         folder.mkdir()
         for name, text in content.items():
             (folder / name).write_text(text)
-    with pytest.raises(BagError, match="no readable rosbag2 bag"), open_bag(folder):
+    with pytest.raises(BagError, match="no readable bag"), open_bag(folder):
         pass

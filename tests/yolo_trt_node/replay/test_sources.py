@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
+from yolo_trt_node.boxes import Detections
+from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import BagWriter, typestore
 from yolo_trt_node.replay.sources import SourceError, open_source
@@ -114,7 +116,7 @@ def test_a_bag_is_played_as_it_was_recorded(tmp_path):
 
 
 def test_of_a_bag_the_cameras_side_is_played(tmp_path):
-    detections = messages.detection_array(STORE, messages.header(STORE, 0, ""), [])
+    detections = serialized_detections(messages.header(STORE, 0, ""), Detections.empty())
     bag = make_bag(
         tmp_path / "bag",
         ("/nose", messages.IMAGE_TYPE, raw(7)),

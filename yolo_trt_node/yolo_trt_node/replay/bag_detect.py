@@ -33,7 +33,6 @@ from types import FrameType
 from typing import Any
 
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
 
 from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
@@ -45,6 +44,7 @@ from yolo_trt_node.node_options import NODE_OPTIONS, Settings
 from yolo_trt_node.options import add_arguments
 from yolo_trt_node.params_file import add_params_file, option_values
 from yolo_trt_node.replay import messages
+from yolo_trt_node.replay.bag_files import Bag
 from yolo_trt_node.replay.bags import STORAGES, BagError, BagWriter, flush_to_disk, open_bag, typestore
 from yolo_trt_node.replay.bags import messages as read_messages
 from yolo_trt_node.replay.journal import Answer, Journal, Picture, Result
@@ -66,7 +66,7 @@ _TERMINAL_PERIOD_S = 0.5
 _LOG_PERIOD_S = 10.0
 
 
-def image_connections(bag: Reader, topics: Sequence[str]) -> list[Connection]:
+def image_connections(bag: Bag, topics: Sequence[str]) -> list[Connection]:
     """Choose the image topics of a bag.
 
     Args:
@@ -126,7 +126,9 @@ def detect_in_bag(
         raise BagError(f"{output} exists already; name another with -o, or remove it")
     store = typestore()
     with open_bag(source) as bag:
-        connections = image_connections(bag, topics)
+        connections = messages.without_depth(store, bag, image_connections(bag, topics))
+        if not connections:
+            raise BagError(f"{source} has no images but distances (depth); name another topic with --topics")
         detector = Detector.load(model, options)
         identity = {
             "format": _FORMAT,
@@ -164,7 +166,9 @@ def detect_in_bag(
                 progress.end(journal.count)
             journal.commit()
             result = journal.result("".join(damage))
-            write_bag(store, work / output.name, storage, journal, detector, connections, bag.start_time)
+            # An empty bag has no start.
+            start_ns = bag.start_time if bag.message_count else 0
+            write_bag(store, work / output.name, storage, journal, detector, connections, start_ns)
     (work / output.name).rename(output)
     shutil.rmtree(work)
     return result
@@ -172,7 +176,7 @@ def detect_in_bag(
 
 def read_pictures(
     store: Any,
-    bag: Reader,
+    bag: Bag,
     connections: Sequence[Connection],
     skip: int,
     readers: Mapping[str, ImageReader],
@@ -403,6 +407,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for (topic, reason), count in result.unreadable.most_common():
         print(f"  {topic}: {count} unreadable: {reason}")
+    if bad == result.images:
+        print(f"bag_detect: not one image of {source} could be read", file=sys.stderr)
+        return 1
     if result.damage:
         print(f"bag_detect: {result.damage}; {output} has the answers up to there", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from rosbags.interfaces import (
     Connection,
@@ -25,6 +25,8 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from yolo_trt_node.replay.bag_files import FILES, MCAP, ROS1, SQLITE, Bag, JoinedBag, open_file
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 """How a bag can be stored, by rosbag2's names."""
@@ -86,43 +88,97 @@ def with_stamp(message: bytes, stamp_ns: int) -> bytes:
 
 
 @contextmanager
-def open_bag(path: Path) -> Iterator[Reader]:
-    """Open a bag for reading: its folder, or one of its files (.mcap, .db3).
+def open_bag(path: Path) -> Iterator[Bag]:
+    """Open a recording for reading.
+
+    Args:
+        path: a bag's folder, also without metadata.yaml; or one file: MCAP, SQLite, or a ROS 1 bag.
 
     Raises:
         BagError: there is no readable bag.
     """
     try:
-        reader = Reader(path)
-        reader.open()
+        bag = _opened(path)
+    except BagError:
+        raise
     # The library raises errors of many kinds for a folder that is no bag or a file cut short.
     except Exception as error:
-        raise BagError(
-            f"{path} is no readable rosbag2 bag ({error}); a bag is the folder that holds metadata.yaml. Of "
-            "a recording that was cut off, `ros2 bag reindex` makes that file again"
-        ) from error
+        raise BagError(f"{path} is no readable bag: {error}.{_remedy(path)}") from error
     try:
-        yield reader
+        yield bag
     finally:
-        reader.close()
+        bag.close()
 
 
-def messages(bag: Reader, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+def _opened(path: Path) -> Bag:
+    if path.is_file():
+        return cast(Bag, open_file(path, typestore()))
+    whole = None
+    if (path / "metadata.yaml").is_file():
+        try:
+            reader = Reader(path)
+            reader.open()
+            return cast(Bag, reader)
+        except Exception as error:
+            whole = error
+    files = sorted(file for file in path.iterdir() if file.suffix in FILES) if path.is_dir() else []
+    if not files:
+        raise whole or BagError(
+            f"{path} is no readable bag: it holds no file {', '.join(FILES)}.{_remedy(path)}"
+        )
+    store, parts = typestore(), []
+    try:
+        parts += [open_file(file, store) for file in files]
+    except Exception:
+        for part in parts:
+            part.close()
+        raise
+    return cast(Bag, JoinedBag(path, parts))
+
+
+def _remedy(path: Path) -> str:
+    """Say what helps against a bag that cannot be read, where something does."""
+    if not path.exists():
+        return " There is no such file or folder"
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    packed = [file.name for file in files if file.suffix == ".zstd"]
+    if packed:
+        return f" Unpack it first: zstd -d {packed[0]}"
+    suffixes = {file.suffix for file in files}
+    if ".active" in suffixes:
+        return " It is still being recorded, or was never closed: `rosbag reindex` makes a .bag of it"
+    if ROS1 in suffixes:
+        return " Of a ROS 1 bag that was cut off, `rosbag reindex` makes a readable one"
+    if MCAP in suffixes:
+        return " Of a damaged MCAP file, `mcap recover` saves what is whole"
+    if SQLITE in suffixes:
+        return " Of a damaged database, `sqlite3 FILE .recover` saves what is whole; then `ros2 bag reindex`"
+    return " A bag is a folder with .mcap or .db3 files, or a ROS 1 .bag file"
+
+
+def messages(bag: Bag, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
     """Yield connection, log time (nanoseconds) and serialised message, in the order of the log times.
 
     Raises:
-        BagError: the bag is damaged from here on.
+        BagError: the bag is damaged from here on, or ends before what it says it holds.
     """
-    count, stream = 0, bag.messages(connections=connections)
+    count = 0
+    stream = bag.messages(connections=connections) if connections else iter(())
     while True:
         try:
             connection, log_ns, data = next(stream)
         except StopIteration:
-            return
+            break
         except Exception as error:
             raise BagError(f"{bag.path} is damaged after {count} messages: {error}") from error
         count += 1
         yield connection, log_ns, bytes(data)
+    held = sum(connection.msgcount for connection in connections)
+    if count < held:
+        raise BagError(
+            f"{bag.path} says that it holds {held} messages of these topics, but {count} could be read: its "
+            "index is incomplete. `mcap recover` (MCAP) or `ros2 bag reindex` makes it anew"
+        )
 
 
 class BagWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,28 @@ def header_of(store: Any, message: Any) -> Any:
     if hasattr(message, "header"):
         return message.header
     return store.types["std_msgs/msg/Header"](stamp=message.timestamp, frame_id=message.frame_id)
+
+
+def is_depth_topic(store: Any, bag: Any, connection: Any) -> bool:
+    """Tell by its first message whether a topic's images are distances, in which nothing can be detected."""
+    for _, _, data in bag.messages(connections=[connection]):
+        try:
+            message = from_cdr(store, connection.msgtype, bytes(data))
+        except ImageError:
+            return False
+        return images.is_depth(connection.topic, getattr(message, "format", getattr(message, "encoding", "")))
+    return images.is_depth(connection.topic, "")
+
+
+def without_depth(store: Any, bag: Any, connections: Sequence[Any]) -> list[Any]:
+    """Leave out the topics of depth cameras, with a line on stderr for each."""
+    left = []
+    for connection in connections:
+        if connection.msgtype in IMAGE_TYPES and is_depth_topic(store, bag, connection):
+            print(f"{connection.topic} is left out: its images are distances (depth)", file=sys.stderr)
+        else:
+            left.append(connection)
+    return left
 
 
 def frame_from_cdr(store: Any, kind: str, data: bytes, max_pixels: int) -> tuple[Any, Frame]:
@@ -115,6 +138,8 @@ __all__ = [
     "header",
     "header_of",
     "image",
+    "is_depth_topic",
     "label_info",
     "vision_info",
+    "without_depth",
 ]

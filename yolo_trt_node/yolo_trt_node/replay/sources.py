@@ -13,17 +13,16 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.rosbag2 import Reader
 
 from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.replay import messages
+from yolo_trt_node.replay.bag_files import FILES, Bag
 from yolo_trt_node.replay.bags import BagError, is_latched, open_bag
 from yolo_trt_node.replay.bags import messages as read_messages
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes of the image files that a folder's player takes."""
 
-BAG_FILES = (".db3", ".mcap")
 # What a camera's side of a recording consists of; the rest of a bag would talk into the live system.
 CAMERA_TYPES = (*messages.IMAGE_TYPES, "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage")
 _JPEG_QUALITY = 90
@@ -118,7 +117,7 @@ def open_source(
     if not path.exists():
         raise SourceError(f"there is no {path}")
     name = topic or "/camera/image_raw"
-    if (path / "metadata.yaml").is_file() or path.suffix in BAG_FILES:
+    if is_bag(path):
         with open_bag(path) as bag:
             yield BagSource(bag, store, topics, topic, compressed)
     elif topics:
@@ -129,13 +128,20 @@ def open_source(
         yield VideoSource(path, Camera(store, name, frame_id, compressed), fps)
 
 
+def is_bag(path: Path) -> bool:
+    """Tell whether a path is a bag: its file, or a folder that holds one."""
+    if path.is_file():
+        return path.suffix in FILES
+    return any(file.suffix in FILES or file.name == "metadata.yaml" for file in path.iterdir())
+
+
 class BagSource:
     """A bag's camera topics."""
 
     has_stamps = True
     unreadable = 0
 
-    def __init__(self, bag: Reader, store: Any, topics: Sequence[str], topic: str, compressed: bool) -> None:
+    def __init__(self, bag: Bag, store: Any, topics: Sequence[str], topic: str, compressed: bool) -> None:
         """Choose the topics; see `open_source`."""
         self._bag = bag
         self._store = store
@@ -155,6 +161,8 @@ class BagSource:
                 "Choose with --topics"
             )
         self._connections = [c for c in bag.connections if c.topic in wanted]
+        if not topics:
+            self._connections = messages.without_depth(store, bag, self._connections)
         self._compress = {name for name in images if compressed and kinds[name] == messages.IMAGE_TYPE}
         self._names: dict[str, str] = {}
         self.topics: dict[str, Topic] = {}
