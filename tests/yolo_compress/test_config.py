@@ -154,7 +154,7 @@ def test_overrides_reach_nested_keys_with_their_types(tmp_path: Path) -> None:
         ("quantise=true", r"quantise: unknown key; .*allowed here: output, seed"),
         ("distill.train.lr=fast", r"distill\.train\.lr: .*number.*not 'fast'"),
         ("prune.target.macs=1.5", r"prune\.target\.macs: .*less than 1, not 1\.5"),
-        ("prune.round_to=5", r"prune\.round_to: .*8 or 16, not 5"),
+        ("prune.round_to=5", r"prune\.round_to: .*8, 16 or 32, not 5"),
         ("sparsify.train.optimizer=Adam", r"sparsify\.train\.optimizer: .*'AdamW' or 'SGD', not 'Adam'"),
         ("distill.train.augment.mosiac=1", r"distill\.train\.augment\.mosiac: .*'mosaic'"),
         ("input_size=100", r"input_size: 100 is no positive multiple of 32"),

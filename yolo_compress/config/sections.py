@@ -231,7 +231,9 @@ class Prune(Section):
         "images; with scope global only",
     )
     calibration_images: int = Field(16, ge=1, description="training images for sensitivity and taylor")
-    round_to: Literal[8, 16] = Field(8, description="channels kept are a multiple of this; 16 for int8")
+    round_to: Literal[8, 16, 32] = Field(
+        8, description="channels kept are a multiple of this; 32 for int8, whose tensor cores take so many"
+    )
     min_width: int = Field(8, ge=1, description="channels that every layer keeps")
     max_ratio: float = Field(
         0.9, gt=0, lt=1, description="no layer loses more than this share of its channels"

@@ -6,7 +6,8 @@ import pytest
 from support import fake_gpu, fake_tensorrt
 from yolo_trt_node.detector.options import LoadOptions
 
-FAKES = {f"tensorrt {version}": version for version in fake_tensorrt.VERSIONS}
+COLLECTING = "tensorrt 10.3.0 (collecting)"
+FAKES = {f"tensorrt {version}": version for version in fake_tensorrt.VERSIONS} | {COLLECTING: "10.3.0"}
 
 
 @pytest.fixture
@@ -42,7 +43,14 @@ def backend(request, monkeypatch, tmp_path_factory):
         pytest.importorskip(name)
     else:
         pytest.importorskip(name)
+    usual = gc.get_threshold()
+    if request.param == COLLECTING:
+        # The garbage collector at every allocation: finalisers run wherever they can.
+        gc.freeze()
+        gc.set_threshold(1)
     yield name
+    gc.set_threshold(*usual)
+    gc.unfreeze()
     if fake is not None:
         gc.collect()
         fake_gpu.remove()
