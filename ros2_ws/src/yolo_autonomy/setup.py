@@ -32,6 +32,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"bag_geo = {NAME}.bag_geo:main",
+            f"bag_rerun = {NAME}.bag_rerun:main",
             f"image_annotations = {NAME}.annotations_node:main",
             f"mavlink_target = {NAME}.mavlink_node:main",
             f"obstacle_cloud = {NAME}.obstacles_node:main",
