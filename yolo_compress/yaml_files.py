@@ -47,14 +47,19 @@ def read_yaml(path: Path, what: str) -> Any:
 def parse_yaml(text: str, what: str) -> Any:
     """Parse YAML text; see `read_yaml`."""
     try:
-        _require_small(text, what)
+        require_small(text, what)
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{what} is no valid YAML: {error}") from error
 
 
-def _require_small(text: str, what: str) -> None:
-    """Count nodes as if every alias were written out, before anything is built."""
+def require_small(text: str, what: str) -> None:
+    """Count nodes as if every alias were written out, before anything is built.
+
+    Raises:
+        UserError: they are too many, too deep, or endless.
+        yaml.YAMLError: the text is no YAML.
+    """
     sizes: dict[str, int] = {}
     # Of each open collection: its anchor, and the nodes in it so far.
     opened: list[tuple[str | None, int]] = []

@@ -9,6 +9,7 @@ import pytest
 from support.hostile import YAML_BOMBS, yaml_bombs
 
 from yolo_compress.config.loading import load_recipe
+from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
 from yolo_compress.yaml_files import read_yaml
 
@@ -33,3 +34,12 @@ def test_aliases_that_stay_small_are_taken(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read it .*x\.yaml: No such file"):
         read_yaml(tmp_path / "x.yaml", "it")
+
+
+@pytest.mark.parametrize("name", ["anchors", "contains itself", "nested", "large", "bytes", "list", "open"])
+def test_a_data_set_s_description_is_read_with_the_same_care(name: str, tmp_path: Path) -> None:
+    path = yaml_bombs(tmp_path)[name]
+    with pytest.raises(UserError) as told:
+        read_split(path, "val")
+    assert str(path) in str(told.value)
+    assert len(str(told.value)) < 3000

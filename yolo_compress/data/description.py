@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from yolo_compress.errors import UserError
+from yolo_compress.yaml_files import LARGEST_BYTES, require_small
 
 # What Ultralytics' loader takes, by the name's ending in lower case.
 IMAGE_FORMATS = frozenset(
@@ -120,14 +121,18 @@ def read_description(data: Path) -> Description:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8", errors="ignore")
+        with path.open("rb") as file:
+            given = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot read the data set description {path}: {error.strerror}") from error
+    if len(given) > LARGEST_BYTES:
+        raise UserError(f"the data set description {path} is larger than {LARGEST_BYTES >> 20} MiB")
+    text = given.decode("utf-8", errors="ignore")
     try:
         try:
-            content = yaml.safe_load(text)
+            content = _parse(text, path)
         except yaml.YAMLError:
-            content = yaml.safe_load(_UNPRINTABLE.sub("", text))
+            content = _parse(_UNPRINTABLE.sub("", text), path)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(
             f"the data set description {path} is no valid YAML: {' '.join(str(error).split())}; "
@@ -136,6 +141,12 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is no data set description: it holds no `key: value` lines")
     return content
+
+
+def _parse(text: str, path: Path) -> Any:
+    """Parse YAML that is small also where its aliases are written out."""
+    require_small(text, f"the data set description {path}")
+    return yaml.safe_load(text)
 
 
 def _names(content: dict[str, Any], refuse: Any) -> tuple[tuple[str, ...], bool]:
