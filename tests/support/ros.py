@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import rclpy
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import get_package_share_directory
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
@@ -25,16 +23,13 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 from yolo_trt_node.node.messages import image_message
+from yolo_trt_node.replay import processes
+from yolo_trt_node.replay.processes import executable
 
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 PATIENCE_S = 20.0
-
-
-def executable(name: str) -> str:
-    """Path of an executable of the installed package."""
-    return str(Path(get_package_prefix("yolo_trt_node"), "lib", "yolo_trt_node", name))
 
 
 def dds_environment(domain: int) -> dict[str, str]:
@@ -49,60 +44,16 @@ def dds_environment(domain: int) -> dict[str, str]:
     }
 
 
-class NodeProcess:
-    """A ROS executable as a child process, with its log at hand."""
+class NodeProcess(processes.NodeProcess):
+    """A ROS executable as a child process, with the tests' patience."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        for line in self._process.stdout:
-            self.lines.append(line.rstrip())
-
-    @property
-    def log(self) -> str:
-        return "\n".join(self.lines)
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def wait_for_log(self, text: str, patience_s: float = PATIENCE_S) -> None:
-        wait_until(lambda: text in self.log or not self.alive, patience_s)
-        assert text in self.log, f"{text!r} is not in the log:\n{self.log}"
+    def wait_for_log(
+        self, text: str, patience_s: float = PATIENCE_S, others: Sequence[processes.NodeProcess] = ()
+    ) -> None:
+        super().wait_for_log(text, patience_s, others)
 
     def wait(self, patience_s: float = PATIENCE_S) -> int:
-        """Wait for the process to end by itself and return its exit status."""
-        return self._process.wait(patience_s)
-
-    def stop(self, number: int = signal.SIGINT, patience_s: float = 10.0) -> int:
-        """Send a signal and return the exit status."""
-        self._process.send_signal(number)
-        try:
-            return self._process.wait(patience_s)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """End the process; SIGKILL is the last resort, since it leaves DDS's shared memory behind."""
-        if self.alive:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(10.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._reader.join(5)
-        self._process.stdout.close()
+        return super().wait(patience_s)
 
 
 @contextmanager

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ament_index_python.packages import get_package_prefix
-from yolo_trt_node.dds import profile_environment
 from yolo_trt_node.replay.bags import open_bag, read_stamp, typestore
 from yolo_trt_node.replay.messages import DETECTIONS_TYPE
+from yolo_trt_node.replay.processes import (
+    NodeProcess,
+    ProcessError,
+    closing_all,
+    dds_environment,
+    executable,
+)
 
 from yolo_compress.demo.flight import IMAGE_TOPIC, RecordedFlight, boxes_and_classes
 from yolo_compress.errors import UserError
@@ -26,7 +28,6 @@ from yolo_compress.measure.accuracy import Found
 
 DETECTIONS_TOPIC = "/detections"
 START_PATIENCE_S = 60.0
-STOP_PATIENCE_S = 10.0
 # What the last frames may still need after the player has ended.
 DRAIN_S = 2.0
 
@@ -75,33 +76,37 @@ def fly(
         UserError: one of the processes failed; the message has the end of its log.
     """
     folder.mkdir(parents=True)
-    environment = _environment()
+    environment = dds_environment(random.SystemRandom().randrange(1, 100))
     recorded, summary = folder / "detections", folder / "player.json"
     arguments = ["--ros-args", "-p", f"model:={model.resolve()}", "-r", f"image:={IMAGE_TOPIC}"]
-    with _children() as start:
-        node = start("detector_node", arguments, folder, environment)
-        recorder = start("record_bag", [str(recorded), DETECTIONS_TOPIC], folder, environment)
-        _wait_for(recorder, f"recording {DETECTIONS_TOPIC}", [node, recorder])
+    with _told(), closing_all() as running:
+
+        def start(name: str, arguments: list[str]) -> NodeProcess:
+            child = NodeProcess([executable(name), *arguments], environment, folder / f"{name}.log")
+            running.append(child)
+            return child
+
+        node = start("detector_node", arguments)
+        recorder = start("record_bag", [str(recorded), DETECTIONS_TOPIC])
+        recorder.wait_for_log(f"recording {DETECTIONS_TOPIC}", START_PATIENCE_S, [node])
         player = start(
             "play_images",
             [
                 str(flight.bag), "--topics", IMAGE_TOPIC, "--restamp", "--wait-for-subscribers", "1",
                 "--summary", str(summary),
             ],
-            folder,
-            environment,
         )  # fmt: skip
         began = time.monotonic()
-        while player.process.poll() is None:
+        while player.alive:
             for child in (node, recorder):
                 child.require_alive()
             progress(min(time.monotonic() - began, flight.duration_s))
             time.sleep(0.1)
-        if player.process.returncode:
+        if player.returncode:
             raise player.failure()
         time.sleep(DRAIN_S)
-        recorder.stop()
-        node.stop()
+        recorder.close()
+        node.close()
     played = json.loads(summary.read_text())
     return _collect(name, flight, recorded, played)
 
@@ -124,80 +129,10 @@ def _collect(name: str, flight: RecordedFlight, recorded: Path, played: dict[str
     return FlownModel(name, found, ages, int(played["frames"]), float(played["worst_delay_s"]))
 
 
-def _environment() -> dict[str, str]:
-    """The children's environment: the shipped DDS profile for large frames, and a domain of their own."""
-    environment = dict(os.environ)
-    profile, _ = profile_environment("auto", environment)
-    environment.update(profile)
-    environment["ROS_DOMAIN_ID"] = str(random.SystemRandom().randrange(1, 100))
-    environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    environment["PYTHONUNBUFFERED"] = "1"
-    return environment
-
-
-class _Child:
-    """A running executable of the node's package."""
-
-    def __init__(self, name: str, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self.name = name
-        self.log = folder / f"{name}.log"
-        executable = Path(get_package_prefix("yolo_trt_node"), "lib", "yolo_trt_node", name)
-        with self.log.open("w") as log:
-            # A session of its own: Ctrl-C in the terminal is for the demo, which ends its children in order.
-            self.process = subprocess.Popen(
-                [str(executable), *arguments],
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-
-    def failure(self) -> UserError:
-        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
-        return UserError(
-            f"{self.name} ended with status {self.process.poll()}; its last words ({self.log}):\n{tail}"
-        )
-
-    def require_alive(self) -> None:
-        if self.process.poll() is not None:
-            raise self.failure()
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(STOP_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
 @contextmanager
-def _children() -> Iterator[Callable[..., _Child]]:
-    """Start processes, none of which outlives the block, however it is left."""
-    running: list[_Child] = []
-
-    def start(name: str, arguments: list[str], folder: Path, environment: dict[str, str]) -> _Child:
-        child = _Child(name, arguments, folder, environment)
-        running.append(child)
-        return child
-
+def _told() -> Iterator[None]:
+    """Let a process that failed be the user's error that it is."""
     try:
-        yield start
-    finally:
-        for child in reversed(running):
-            child.stop()
-
-
-def _wait_for(child: _Child, text: str, alive: list[_Child]) -> None:
-    end = time.monotonic() + START_PATIENCE_S
-    while text not in child.log.read_text(errors="replace"):
-        for one in alive:
-            one.require_alive()
-        if time.monotonic() > end:
-            said = "\n".join(one.log.read_text(errors="replace").strip() for one in alive)
-            raise UserError(
-                f"{child.name} did not get ready within {START_PATIENCE_S:g} s. The logs say:\n{said}"
-            )
-        time.sleep(0.1)
+        yield
+    except ProcessError as error:
+        raise UserError(str(error)) from error
