@@ -233,6 +233,6 @@ def test_a_bag_without_detections_and_no_bag_are_told_apart(tmp_path, capsys):
     assert bag_geo.main([str(flight)]) == 1
     assert "neither detections_3d nor detections" in capsys.readouterr().err
     assert bag_geo.main([str(tmp_path)]) == 1
-    assert "no readable rosbag2 bag" in capsys.readouterr().err
+    assert "is no readable" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         bag_geo.main([str(flight), "--datum", "100,0,0"])
