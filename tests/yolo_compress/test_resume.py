@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from rich.console import Console
 from support.squares import make_recipe
 from support.trainings import EPOCHS, acting_in, killed_in, run_training
 
+from yolo_compress import files
 from yolo_compress.checkpoints import load_model, save_model
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.pruning.pruner import prune_uniformly
@@ -153,19 +156,32 @@ def test_a_training_killed_after_its_last_epoch_is_not_repeated(
 
 
 def test_a_disk_that_fills_up_is_told_and_loses_no_finished_epoch(
-    train_kind: Training, whole: Whole, tmp_path: Path
+    train_kind: Training, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = (tmp_path / LAST).with_name("last.pt.part")
-    # The file that the third checkpoint is written into is a device that is always full.
+    first = 1_000_000  # a number that no file being written has had
+    parts = [
+        (tmp_path / LAST).with_name(f"last.pt.{os.getpid()}-{first + index}{files.PART}")
+        for index in range(50)
+    ]
+
+    def fill() -> None:
+        # Whatever the third checkpoint is written into is a device that is always full.
+        monkeypatch.setattr(files, "_NUMBERS", itertools.count(first))
+        for part in parts:
+            part.symlink_to("/dev/full")
+
     with (
-        acting_in(3, lambda: part.symlink_to("/dev/full")),
+        acting_in(3, fill),
         pytest.raises(UserError, match=r"the disk of .* is full .*what was finished is kept") as error,
         explained_disk_errors(tmp_path),
     ):
         train_kind("dense", tmp_path)
     assert isinstance(error.value.__cause__, OSError)
     assert error.value.__cause__.errno == errno.ENOSPC
-    assert not part.is_symlink()
+    left = [part for part in parts if part.is_symlink()]
+    assert len(left) == len(parts) - 1  # the one that was written into is gone
+    for part in left:
+        part.unlink()
     shown = io.StringIO()
     train_kind("dense", tmp_path, shown)
     assert f"dense: resumed at epoch 3/{EPOCHS}" in shown.getvalue()
