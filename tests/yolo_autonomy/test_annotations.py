@@ -1,5 +1,9 @@
 """Boxes become lines, a class's in one color."""
 
+import json
+from pathlib import Path
+
+from yolo_autonomy import annotations, target
 from yolo_autonomy.annotations import TARGET_COLOR, class_color, label, outlines
 from yolo_autonomy.target import Candidate
 
@@ -35,3 +39,12 @@ def test_colors_of_classes_differ_and_stay():
 def test_a_label_names_class_score_and_track():
     assert label(CAR, {"3": "car"}) == "car 0.83 #7"
     assert label(BUS, {}) == "8 0.50"
+
+
+def test_the_layout_shows_topics_that_the_adapters_publish():
+    package = Path(__file__).parents[2] / "ros2_ws" / "src" / "yolo_autonomy"
+    layout = json.loads((package / "config" / "foxglove_layout.json").read_text())
+    image, (_, state) = layout["content"]["items"][0], layout["content"]["items"][1]["content"]["items"]
+    (shown,) = image["content"]["config"]["imageMode"]["annotations"]
+    assert shown.removeprefix("/") in annotations.TOPICS
+    assert state["content"]["config"]["topicPath"].removeprefix("/").removesuffix(".data") in target.TOPICS
