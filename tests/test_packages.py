@@ -21,7 +21,18 @@ def wheels(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheels")
     copies = tmp_path_factory.mktemp("sources")
     # As a clone has them: a build in the sources would leave its folders there.
-    built = ("ros2_ws", ".venv*", "demo*", "runs", "site", "build", ".git", "*.egg-info")
+    built = (
+        "ros2_ws/build",
+        "ros2_ws/install",
+        "ros2_ws/log",
+        ".venv*",
+        "demo*",
+        "runs",
+        "site",
+        "build",
+        ".git",
+        "*.egg-info",
+    )
     left_out = [f"--exclude=./{name}" for name in built]
     subprocess.run(["tar", "-C", ROOT, *left_out, "-cf", copies / "all.tar", "."], check=True)
     subprocess.run(["tar", "-C", copies, "-xf", copies / "all.tar"], check=True)
