@@ -84,7 +84,7 @@ def test_a_detector_closes_its_sessions_and_refuses_to_run(fake, toy, no_collect
 
     assert fake.allocations() == 0
     with pytest.raises(RuntimeError, match="the detector is closed"):
-        detector.prepare(64, 64)
+        detector.detect([np.zeros((64, 64, 3), np.uint8)])
     detector.close()
 
 
