@@ -49,6 +49,7 @@ from yolo_trt_node.replay.bags import STORAGES, BagError, BagWriter, flush_to_di
 from yolo_trt_node.replay.bags import messages as read_messages
 from yolo_trt_node.replay.journal import Answer, Journal, Picture, Result
 from yolo_trt_node.replay.many import detect_in_bags
+from yolo_trt_node.replay.progress import Progress
 from yolo_trt_node.tracking import Tracker, TrackerOptions
 
 OPTIONS = tuple(
@@ -62,8 +63,6 @@ OPTIONS = tuple(
 
 _FORMAT = 3  # of the journal and what lies in it
 _COMPRESSED = "/compressed"
-_TERMINAL_PERIOD_S = 0.5
-_LOG_PERIOD_S = 10.0
 
 
 def image_connections(bag: Bag, topics: Sequence[str]) -> list[Connection]:
@@ -311,44 +310,6 @@ def write_bag(
 def answer_topic(image_topic: str) -> str:
     """Return where the images of a topic are answered, as the node does for several cameras."""
     return f"{image_topic}/detections"
-
-
-class Progress:
-    """Says how far it is: on a terminal in one line, in a log now and then."""
-
-    def __init__(self, total: int, done: int, backend: str) -> None:
-        """Begin to count."""
-        self._total = total
-        self._first = done
-        self._start = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        self._shown = self._start
-        if done:
-            print(f"going on after {done} of {total} images, on {backend}", file=sys.stderr)
-        else:
-            print(f"{total} images, on {backend}", file=sys.stderr)
-
-    def show(self, done: int) -> None:
-        """Say how far it is, if it is time to."""
-        now = time.monotonic()
-        if now - self._shown > (_TERMINAL_PERIOD_S if self._terminal else _LOG_PERIOD_S):
-            self._shown = now
-            self._print(done)
-
-    def end(self, done: int) -> None:
-        """Say how far it came."""
-        self._print(done)
-        if self._terminal:
-            print(file=sys.stderr)
-
-    def _print(self, done: int) -> None:
-        speed = (done - self._first) / max(1e-9, time.monotonic() - self._start)
-        text = f"{done}/{self._total} images, {speed:.1f} a second"
-        if done < self._total and speed:
-            text += f", {(self._total - done) / speed:.0f} s to go"
-        if self._terminal:
-            text = f"\r  {text}   "
-        print(text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
