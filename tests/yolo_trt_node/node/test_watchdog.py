@@ -177,18 +177,19 @@ def test_a_rival_is_told_after_a_while_in_the_log_and_on_diagnostics(monkeypatch
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     health = Health.__new__(Health)
     health._rivals, health._rivals_since_s, health._rivals_said = "", 0.0, False
+    health._rivals_now, health._rivals_due_s = "", 0.0
     health._node = SimpleNamespace(get_logger=lambda: SimpleNamespace(warning=lines.append))
 
     def look(after_s):
         now[0] += after_s
         return health._rival([])
 
-    assert look(1.0) == ""
+    assert look(6.0) == ""
     found[0] = "2 nodes are called /eye"
-    assert look(1.0) == ""
+    assert look(6.0) == ""
     assert look(20.0) == ""  # one that was killed is still in the graph
     assert look(15.0) == look(1.0) == found[0]
     assert len(lines) == 1
     assert "2 nodes are called /eye" in lines[0]
     found[0] = ""
-    assert look(1.0) == ""
+    assert look(6.0) == ""

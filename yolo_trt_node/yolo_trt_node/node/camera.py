@@ -120,8 +120,7 @@ def choose_source(
 ) -> Source:
     """Choose where to read a camera's images from.
 
-    Reliability follows what sends: where some publishers are reliable and some are not, the reliable ones are
-    read, until they turn out to be silent.
+    Where some publishers are reliable and some are not, the reliable ones are read until they prove silent.
 
     Args:
         topic: the camera's topic.
@@ -234,10 +233,10 @@ class Camera:
         self._lock = threading.Lock()
         self._put: Callable[[ImageMessage], bool] | None = None
         self._subscription: Subscription | None = None
-        # Who publishes, by the identities that the middleware gives; what the subscription has heard of them.
         self._publishers: frozenset[tuple[int, ...]] = frozenset()
         self._gave_up = False
         self._heard_s = 0.0
+        self._asked: dict[str, list[Any]] = {}
         self.tracker: Tracker | None = None
         self.ground: GroundProjection | None = None
         kinds = {"detections": Detection2DArray, "annotated": Image}
@@ -272,6 +271,7 @@ class Camera:
             put: takes each image; returns whether it displaced one that was still waiting.
         """
         with self._lock:
+            self._asked = {}
             self._put = put
             self._subscribe(self._choose())
 
@@ -281,6 +281,7 @@ class Camera:
             if self._put is None or self.source is None:
                 return
             before = self.source
+            self._asked = {}
             changed = self._publishers_changed(before)
             source = self._choose()
             if self._feed is not None and not self._video and source == before:
@@ -298,16 +299,21 @@ class Camera:
             if changed or (source.topic, source.kind) != (before.topic, before.kind):
                 self.statistics.restart()
 
+    def _publishers_of(self, topic: str) -> list[Any]:
+        """Ask the graph, which is slow, once a look for each topic."""
+        if topic not in self._asked:
+            self._asked[topic] = self._node.get_publishers_info_by_topic(topic)
+        return self._asked[topic]
+
     def _publishers_changed(self, source: Source) -> bool:
         """Note who publishes what is read; return whether those of before have all gone and others come."""
-        infos = self._node.get_publishers_info_by_topic(source.topic)
+        infos = self._publishers_of(source.topic)
         now = frozenset(
             tuple(info.endpoint_gid) for info in infos if info.topic_type == TYPE_NAMES[source.kind]
         )
         if not now or now == self._publishers:
-            if source.reliable and time.monotonic() - self._heard_s > MIXED_PATIENCE_S:
-                # Of no effect where all are reliable.
-                self._gave_up = True
+            # Of no effect where all are reliable.
+            self._gave_up |= source.reliable and time.monotonic() - self._heard_s > MIXED_PATIENCE_S
             return False
         replaced = bool(self._publishers) and not now & self._publishers
         self._publishers, self._gave_up = now, False
@@ -316,7 +322,7 @@ class Camera:
 
     def _offered(self, source: Source) -> str:
         """Name the publishers of a topic, where some offer less than others."""
-        infos = self._node.get_publishers_info_by_topic(source.topic)
+        infos = self._publishers_of(source.topic)
         offers = {
             f"{info.node_namespace.rstrip('/')}/{info.node_name}": info.qos_profile.reliability.name.lower()
             for info in infos
@@ -345,7 +351,7 @@ class Camera:
         def offers(topic: str) -> list[tuple[str, bool]]:
             return [
                 (info.topic_type, info.qos_profile.reliability == ReliabilityPolicy.RELIABLE)
-                for info in self._node.get_publishers_info_by_topic(topic)
+                for info in self._publishers_of(topic)
             ]
 
         source = choose_source(
@@ -400,8 +406,7 @@ class Camera:
 
     def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         """Say what follows, in place of rcl's "no messages will be received"."""
-        source = self.source
-        if source is None:
+        if (source := self.source) is None:
             return
         policy = QoSPolicyKind(int(event.last_policy_kind)).name.lower()
         text = f"{source.topic}: a publisher offers another {policy} than this node asks for"

@@ -44,6 +44,7 @@ WINDOW_S = 5.0
 LOG_PERIOD_S = 10.0
 # A process that was killed stays in the graph for about 20 s; what starts in its place is not its rival.
 RIVAL_PATIENCE_S = 30.0
+RIVAL_PERIOD_S = 5.0
 
 # The state that a transition leads to when it succeeds, by the transition's name.
 _LEADS_TO = {
@@ -100,6 +101,7 @@ class Health:
         self._detector: Detector | None = None
         self._watches: list[_Watch] = []
         self._rivals, self._rivals_since_s, self._rivals_said = "", 0.0, False
+        self._rivals_now, self._rivals_due_s = "", 0.0
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
@@ -178,8 +180,13 @@ class Health:
 
     def _rival(self, watches: Sequence[_Watch]) -> str:
         """Name the nodes that are in this one's way, once they have been so for a while; log them once."""
-        topics = [output.topic_name for watch in watches for output in watch.outputs]
-        found, now_s = rivals(self._node, topics), time.monotonic()
+        now_s = time.monotonic()
+        if now_s >= self._rivals_due_s:
+            # The graph is slow to ask, and nothing here is urgent.
+            self._rivals_due_s = now_s + RIVAL_PERIOD_S
+            topics = [output.topic_name for watch in watches for output in watch.outputs]
+            self._rivals_now = rivals(self._node, topics)
+        found = self._rivals_now
         if found != self._rivals:
             self._rivals, self._rivals_since_s, self._rivals_said = found, now_s, False
         if not found or now_s - self._rivals_since_s < RIVAL_PATIENCE_S:
@@ -278,6 +285,8 @@ class _Watch:
 
     def _clock_gone_s(self, node: Node, now_s: float) -> float | None:
         """Return for how long ``/clock`` has had no publisher; ``None`` where it has one, or never had."""
+        if not node.get_parameter("use_sim_time").value:
+            return None
         if node.count_publishers("/clock"):
             self._clock_seen, self._clock_gone_at_s = True, None
         elif self._clock_seen and self._clock_gone_at_s is None:
