@@ -85,8 +85,7 @@ _VIDEOS = (PACKET_TYPE, FOXGLOVE_VIDEO_TYPE)
 _REPEAT_S = 5.0
 RATE_REASON = "max_rate_hz"
 UNHEARD_REASON = "nobody listens"
-# Of reliable and best-effort publishers on one topic the reliable ones are read first. Where they send
-# nothing for so long, all are read.
+# Where the reliable ones among mixed publishers send nothing for so long, all are read.
 MIXED_PATIENCE_S = 2.0
 
 
