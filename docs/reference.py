@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 # The node's programs, which are argparse's.
-PROGRAMS = ("bag_detect", "build_engine", "play_images", "record_bag")
+PROGRAMS = ("bag_detect", "build_engine", "play_images", "record_bag", "time_model")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -123,7 +123,7 @@ def _parameter(parameter: Any) -> str:
 
 def _help_of(program: str) -> str:
     """Return what ``PROGRAM --help`` prints."""
-    inside = "build_engine" if program == "build_engine" else f"replay.{program}"
+    inside = program if program in ("build_engine", "time_model") else f"replay.{program}"
     ended = subprocess.run(
         [sys.executable, "-m", f"yolo_trt_node.{inside}", "--help"],
         env={**os.environ, "COLUMNS": "100"},

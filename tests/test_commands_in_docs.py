@@ -9,12 +9,16 @@ import typer
 from yolo_trt_node.replay import bag_detect
 
 from yolo_compress.cli import app
-from yolo_trt_node import build_engine
+from yolo_trt_node import build_engine, time_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").glob("*.md")])
 VERBS = typer.main.get_command(app).commands
-PARSERS = {"bag_detect": bag_detect._parser, "build_engine": build_engine._parser}
+PARSERS = {
+    "bag_detect": bag_detect._parser,
+    "build_engine": build_engine._parser,
+    "time_model": time_model._parser,
+}
 
 
 def lines(page: Path) -> list[str]:

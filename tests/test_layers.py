@@ -35,7 +35,7 @@ LAYERS = {
         ("health",),
         ("node_options",),
         ("params_file", "launch_arguments"),
-        ("replay", "build_engine", "node"),
+        ("replay", "build_engine", "time_model", "node"),
         ("launching",),
     ),
 }

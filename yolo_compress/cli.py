@@ -214,7 +214,13 @@ def prune(
     ] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters to keep.")] = None,
     macs: Annotated[float | None, typer.Option(help="Share of the multiply-accumulates to keep.")] = None,
-    latency: Annotated[float | None, typer.Option(help="Share of the time to keep; needs --data.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Share of the time to keep; needs --data or --board.")
+    ] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(help="Measure the time on a board: http://HOST:8765 of the time_model that runs there."),
+    ] = None,
     input_size: Annotated[int, typer.Option(help="Side in pixels at which costs are counted.")] = 640,
     data: Annotated[
         Path | None,
@@ -234,10 +240,15 @@ def prune(
 
     targets = {"params": params, "macs": macs, "latency": latency}
     given = [f"target.{name}={share}" for name, share in targets.items() if share is not None]
+    given += [f"board={board}"] if board else []
     settings = load_section(Prune, [*(overrides or []), *given], "the pruning")
+    if settings.board and settings.target.latency is None:
+        raise UserError("--board times models: say what share of the time to keep, as in --latency 0.6")
     measures = settings.sensitivity or settings.importance == "taylor"
-    if data is None and (measures or settings.target.latency is not None):
-        raise UserError("latency, sensitivity and taylor are measured on images: give --data")
+    if data is None and (measures or (settings.target.latency is not None and not settings.board)):
+        raise UserError(
+            "latency, sensitivity and taylor are measured on images: give --data (or, for latency, --board)"
+        )
     destination = output or checkpoint.with_name(f"{checkpoint.stem}-pruned.pt")
     pruned = remove_channels(
         load_model(checkpoint), settings, input_size, bench=None if data is None else Bench(data)

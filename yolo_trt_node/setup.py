@@ -52,6 +52,7 @@ setup(
             f"play_images = {NAME}.replay.play_images:main",
             f"record_bag = {NAME}.replay.record_bag:main",
             f"sros2_policy = {NAME}.node.policy:main",
+            f"time_model = {NAME}.time_model:main",
         ]
     },
 )

@@ -184,7 +184,10 @@ class Target(Section):
     params: float | None = Field(None, gt=0, lt=1, description="parameters")
     macs: float | None = Field(None, gt=0, lt=1, description="multiply-accumulates")
     latency: float | None = Field(
-        None, gt=0, lt=1, description="time from image to boxes, measured on this machine (prune.backend)"
+        None,
+        gt=0,
+        lt=1,
+        description="time from image to boxes, measured on this machine (prune.backend) or on prune.board",
     )
     channels: float | None = Field(
         None, gt=0, lt=1, description="channels of each layer (0.5 is the paper's); with scope uniform only"
@@ -241,6 +244,22 @@ class Prune(Section):
     backend: str = Field(
         "auto", description="of yolo_trt_node.detector, that a latency target is measured with"
     )
+    board: str = Field(
+        "",
+        description="where a latency target is measured: empty for this machine, or a board on which "
+        "time_model runs, http://HOST:8765 (with ?precision=fp16&input_shape=384x640 after it, if wanted)",
+    )
+
+    def in_force(self) -> dict[str, Any]:
+        """Leave the board out where none is asked: what was done before there were any stays done."""
+        return {key: value for key, value in super().in_force().items() if key != "board" or value}
+
+    @field_validator("board")
+    @classmethod
+    def _board_is_an_address(cls, value: str) -> str:
+        if value and not value.startswith("http://"):
+            raise ValueError(f"prune.board is {value!r}; use http://HOST:8765")
+        return value
 
     @field_validator("backend")
     @classmethod

@@ -22,6 +22,7 @@ from yolo_compress.config.sections import Prune
 from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
 from yolo_compress.export.export import export_onnx
+from yolo_compress.measure.board import measure_on_board
 from yolo_compress.measure.latency import measure_latency
 from yolo_compress.pruning import budget
 from yolo_compress.pruning.budget import CostModel, Plans, count_macs, count_params
@@ -145,9 +146,8 @@ def prune(
             names the least that can.
         ValueError: a measurement is asked for without a bench.
     """
-    if bench is None and (
-        settings.sensitivity or settings.importance == "taylor" or settings.target.latency is not None
-    ):
+    timed_here = settings.target.latency is not None and not settings.board
+    if bench is None and (settings.sensitivity or settings.importance == "taylor" or timed_here):
         raise ValueError("a latency target, sensitivity and taylor need a bench to measure on")
     surgery = Surgery(model)
     if (found := _take_silent(model, surgery, settings, input_size, bench)) is not None:
@@ -192,7 +192,6 @@ def prune(
         return float(ranked[unit][kept : kept + settings.round_to].mean())
 
     if kind == "latency":
-        assert bench is not None
         path = budget.single_steps(path, settings.round_to, gain)
         plan, pruned, reached = _meet_latency(model, path, cut, settings, input_size, bench, progress)
     else:
@@ -229,7 +228,7 @@ def _take_silent(
     pruned = _cut(model, kept)
     kind, target = settings.target.kind, settings.target.share
     if kind == "latency":
-        reached = _latency_share(model, pruned, settings, input_size, required_bench(bench))
+        reached = _latency_share(model, pruned, settings, input_size, bench)
     elif kind == "channels":
         reached = sum(counts[unit[0]] for unit in surgery.units) / sum(surgery.widths)
     elif kind == "params":
@@ -355,7 +354,7 @@ def _meet_latency(
     cut: Callable[[Plans], DetectionModel],
     settings: Prune,
     input_size: int,
-    bench: Bench,
+    bench: Bench | None,
     progress: Progress | None,
 ) -> tuple[Plans, DetectionModel, float]:
     """Meet a share of the measured latency; return plan, model and the share that was measured."""
@@ -391,7 +390,7 @@ def _meet_latency(
 
 
 def _latency_share(
-    model: DetectionModel, candidate: DetectionModel, settings: Prune, input_size: int, bench: Bench
+    model: DetectionModel, candidate: DetectionModel, settings: Prune, input_size: int, bench: Bench | None
 ) -> float:
     with tempfile.TemporaryDirectory() as name:
         dense, pruned = (
@@ -408,8 +407,11 @@ def _exported(model: DetectionModel, stem: Path, input_size: int) -> Path:
     return onnx
 
 
-def _timed(dense: Path, candidate: Path, settings: Prune, bench: Bench) -> float:
+def _timed(dense: Path, candidate: Path, settings: Prune, bench: Bench | None) -> float:
     """Return the candidate's share of the dense model's time from image to boxes."""
+    if settings.board:
+        return measure_on_board([dense, candidate], settings.board, backend=settings.backend)[1].ratio
+    bench = required_bench(bench)
     images = read_split(bench.data, bench.split).images[:LATENCY_IMAGES]
     latencies = measure_latency(
         [dense, candidate], images, rounds=bench.rounds, threads=bench.threads, backend=settings.backend

@@ -165,6 +165,30 @@ def test_latency_is_searched_by_measuring_candidates_beside_the_dense_model(
         prune(make_model(), settings({"latency": 0.001}), 64, bench=bench)
 
 
+def test_latency_is_searched_on_the_board_without_images_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def measure(models: list[Path], board: str, *, backend: str) -> list[Latency]:
+        asked.append((board, backend))
+        sizes = [model.stat().st_size for model in models]
+        return [Latency(ms=size / 1e6, ratio=size / sizes[0]) for size in sizes]
+
+    monkeypatch.setattr(pruner, "measure_on_board", measure)
+    monkeypatch.setattr(
+        pruner, "export_onnx", lambda source, target, _: target.write_bytes(source.read_bytes())
+    )
+    given = settings({"latency": 0.5}, backend="tensorrt", board="http://board:8765")
+    pruned = prune(make_model(), given, 64)
+    assert 0.49 <= pruned.reached <= 0.5
+    assert set(asked) == {("http://board:8765", "tensorrt")}
+
+
+def test_a_board_decides_what_comes_out_and_none_changes_nothing() -> None:
+    plain = settings({"latency": 0.5})
+    assert "board" not in plain.in_force()
+    assert settings({"latency": 0.5}, board="http://b:1").in_force()["board"] == "http://b:1"
+
+
 def test_latency_is_measured_for_real_with_the_named_backend(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def fastest(path: Path, card: ModelCard, options: LoadOptions) -> tuple[str, str
         "what": "seconds an image",
         "model": fingerprint(path, read_header(path)),
         "versions": {name: importlib.metadata.version(name) for name in installed},
-        "machine": [_processor(), cpu.usable_cores()],
+        "machine": [processor(), cpu.usable_cores()],
         "input": [card.fixed_batch or 1, card.height, card.width],
         "precision": options.precision,
         "threads": options.threads,
@@ -137,7 +137,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
     """Name the processor, as far as the system tells."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
