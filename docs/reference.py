@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 # The node's programs, which are argparse's.
-PROGRAMS = ("bag_detect", "build_engine", "play_images", "record_bag", "time_model")
+PROGRAMS = ("bag_detect", "bag_labels", "build_engine", "play_images", "record_bag", "time_model")
 
 
 def on_files(files: Any, config: Any) -> Any:

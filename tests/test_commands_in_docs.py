@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from yolo_trt_node.replay import bag_detect
+from yolo_trt_node.replay import bag_detect, bag_labels
 
 from yolo_compress.cli import app
 from yolo_trt_node import build_engine, time_model
@@ -16,6 +16,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "mo
 VERBS = typer.main.get_command(app).commands
 PARSERS = {
     "bag_detect": bag_detect._parser,
+    "bag_labels": bag_labels._parser,
     "build_engine": build_engine._parser,
     "time_model": time_model._parser,
 }

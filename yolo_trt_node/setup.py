@@ -47,6 +47,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"bag_detect = {NAME}.replay.bag_detect:main",
+            f"bag_labels = {NAME}.replay.bag_labels:main",
             f"build_engine = {NAME}.build_engine:main",
             f"detector_node = {NAME}.node.start:main",
             f"play_images = {NAME}.replay.play_images:main",

@@ -36,7 +36,7 @@ def test_neither_torch_nor_ultralytics(modules):
 
 def test_detecting_in_bags_needs_no_ros():
     pytest.importorskip("rosbags", reason="no rosbags on this machine")
-    loaded = imported_by("import yolo_trt_node.replay.bag_detect")
+    loaded = imported_by("import yolo_trt_node.replay.bag_detect, yolo_trt_node.replay.bag_labels")
     assert not loaded.intersection({"rclpy", "vision_msgs", "sensor_msgs", "ament_index_python", *FORBIDDEN})
 
 
