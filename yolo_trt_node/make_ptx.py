@@ -21,6 +21,8 @@ SOURCES = (Path(__file__).parent / "yolo_trt_node" / "detector" / "cuda" / "lett
 def compile_ptx(source: str, name: str, library: Path) -> str:
     """Return a CUDA source's PTX.
 
+    NVRTC leaves the thread in the C locale, in which Python reads files as ASCII: use a process of its own.
+
     Args:
         source: the source.
         name: what messages call it.
@@ -60,12 +62,14 @@ def main() -> None:
     """Compile what is shipped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wheel", type=Path, help="nvidia_cuda_nvrtc_cu11-11.8.89-*.whl")
-    wheel = parser.parse_args().wheel
+    parser.add_argument("--output", type=Path, help="folder, instead of beside the source")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        library = unpack_nvrtc(wheel, Path(folder))
+        library = unpack_nvrtc(given.wheel, Path(folder))
         for source in SOURCES:
-            source.with_suffix(".ptx").write_text(compile_ptx(source.read_text(), source.name, library))
-            print(source.with_suffix(".ptx"))
+            made = (given.output or source.parent) / f"{source.stem}.ptx"
+            made.write_text(compile_ptx(source.read_text(), source.name, library))
+            print(made)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The CUDA kernel: on the host it equals the CPU path; what is shipped is its source, and fits every GPU."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -101,18 +100,13 @@ def wheel(name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make_ptx():
-    path = Path(__file__).parents[3] / "yolo_trt_node" / "make_ptx.py"
-    spec = importlib.util.spec_from_file_location("make_ptx", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def ptx(make_ptx, tmp_path_factory):
-    library = make_ptx.unpack_nvrtc(wheel("nvidia_cuda_nvrtc_cu11"), tmp_path_factory.mktemp("nvrtc"))
-    return make_ptx.compile_ptx(cuda.SOURCE.read_text(), cuda.SOURCE.name, library)
+def ptx(tmp_path_factory):
+    """What ``make ptx`` makes of the source."""
+    folder = tmp_path_factory.mktemp("ptx")
+    script = Path(__file__).parents[3] / "yolo_trt_node" / "make_ptx.py"
+    command = [sys.executable, script, wheel("nvidia_cuda_nvrtc_cu11"), "--output", folder]
+    subprocess.run(command, check=True)
+    return (folder / cuda.PTX.name).read_text()
 
 
 def test_the_ptx_that_is_shipped_is_that_of_the_source(ptx):
