@@ -399,6 +399,24 @@ def test_a_class_list_that_is_not_there_is_asked_for(flown, tmp_path):
         bag_labels.make_set(tmp_path / "flight", tmp_path / "bare", tmp_path / "set", ChoiceOptions())
 
 
+def test_a_parameter_file_gives_the_model_unless_there_are_detections(flown, tmp_path, capsys):
+    params = tmp_path / "detect.yaml"
+    params.write_text("/**:\n  ros__parameters:\n    model: nowhere.onnx\n")
+    words = [
+        str(flown / "flight"),
+        "-o",
+        str(tmp_path / "set"),
+        "--sure",
+        "0.8",
+        "--params-file",
+        str(params),
+    ]
+    assert bag_labels.main(words) == 1
+    assert "nowhere.onnx" in capsys.readouterr().err
+    assert bag_labels.main([*words, "--detections", str(flown / "found")]) == 0
+    assert_right(tmp_path / "set")
+
+
 def test_description_needs_no_place_of_its_own(flown, tmp_path):
     words = [str(flown / "flight"), "--detections", str(flown / "found"), "-o", str(tmp_path / "set")]
     assert bag_labels.main([*words, "--sure", "0.8"]) == 0

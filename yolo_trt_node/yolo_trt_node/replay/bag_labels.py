@@ -356,10 +356,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.images,
             given.even,
         )
-        if settings.node.model and given.detections:
-            raise ValueError("--detections and a model: name one of them, since either gives the boxes")
-        found = Path(given.detections).expanduser() if given.detections else source
-        if settings.node.model:
+        if given.model and given.detections:
+            raise ValueError("--detections and --model: name one of them, since either gives the boxes")
+        found = source
+        if given.detections:  # whatever model a parameter file names
+            found = Path(given.detections).expanduser()
+        elif settings.node.model:
             found = detect_first(source, output, settings, given.topics)
         made = make_set(
             source, found, output, choice, topics=given.topics, detections_topic=given.detections_topic,
