@@ -22,6 +22,7 @@ from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.report import charts
 from yolo_compress.report.page import Part, Picture, Rows, chart, class_legend, photo, write_page
 from yolo_compress.report.pictures import draw_boxes, sheet
+from yolo_compress.report.widths import off_multiples
 from yolo_compress.run.plan import plan
 from yolo_compress.run.record import (
     CHECKPOINT,
@@ -95,6 +96,8 @@ def _run_page(folder: Path, recipe: Recipe) -> Path:
                 f"{kept:.0%} of all channels are kept.",
             )
         )
+        if (off := off_multiples(layers, recipe.export.precision)) is not None:
+            parts.append(Part("Widths off the hardware's multiples", table=off))
     parts += [
         Part(
             "Gammas", pictures=[_embedded(stages[stage] / record["gammas"]["picture"])], note=_gammas(record)

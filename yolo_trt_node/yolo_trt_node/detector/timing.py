@@ -74,8 +74,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         times = times[_WARM_RUNS:]
         lower, median, upper = statistics.quantiles(times, n=4, method="inclusive")
         return {
-            "median_ms": median,
-            "quartiles_ms": [lower, upper],
+            "median_ms": round(median, 4),
+            "quartiles_ms": [round(lower, 4), round(upper, 4)],
             "rounds": len(times),
             "input": list(shape),
             "backend": detector.backend,
