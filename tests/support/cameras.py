@@ -15,7 +15,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 RATE_HZ = 10.0
-LARGE_EVERY = 2  # of so many
+# One a second: more of them, without the profile, would crowd out the others of this process.
+LARGE_EVERY = 10
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
