@@ -39,14 +39,14 @@ demo-landing: setup
 	@$(ENV) exec python -m landing_demo $(ARGS)
 
 # Tests that talk over DDS come first and alone: they wait more than they compute, and a busy machine makes them
-# wait too long. The others share two cores. One that fails is tried once more, and the summary says so.
+# wait too long. The others share two cores. One that fails is tried twice more, and the summary says so.
 DDS_TESTS := tests/yolo_trt_node/node tests/yolo_trt_node/replay tests/yolo_compress/demo \
   tests/yolo_autonomy/node \
   tests/benchmarks/test_node_benchmark.py tests/benchmarks/test_soak.py
 
 test: setup
-	@$(ENV) python -m pytest --reruns 1 $(DDS_TESTS) $(ARGS)
-	@$(ENV) exec python -m pytest --reruns 1 --numprocesses 2 --dist loadfile $(DDS_TESTS:%=--ignore=%) $(ARGS)
+	@$(ENV) python -m pytest --reruns 2 $(DDS_TESTS) $(ARGS)
+	@$(ENV) exec python -m pytest --reruns 2 --numprocesses 2 --dist loadfile $(DDS_TESTS:%=--ignore=%) $(ARGS)
 
 # What needs no ROS.
 OLD_TESTS := tests/yolo_trt_node/detector tests/yolo_trt_node/images tests/yolo_trt_node/health \
