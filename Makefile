@@ -83,7 +83,7 @@ docs: setup
 
 image:
 	@test -d demo/flight || $(MAKE) demo
-	@$(ENV) exec python docker/try_image.py --bag demo/flight --model demo/model.onnx $(ARGS)
+	@$(ENV) exec python docker/try_image.py --bag demo/flight --model demo/run/distilled/model.onnx $(ARGS)
 
 clean:
 	rm -rf demo demo-real demo-landing runs site ros2_ws/build ros2_ws/install ros2_ws/log

@@ -5,7 +5,7 @@ Docker's daemon is not needed: the base is a plain Debian from mmdebstrap, and b
 So the image takes ROS 2 from wheels, as docker/Dockerfile does on any base that has none.
 
 Examples:
-    python docker/try_image.py --bag demo/flight --model demo/model.onnx
+    python docker/try_image.py --bag demo/flight --model demo/run/distilled/model.onnx
     make image
 """
 
@@ -29,6 +29,8 @@ IMAGE = "localhost/yolo_trt_node"
 TOOLS = ("buildah", "mmdebstrap")
 # Where this machine's pip is told to find its certificates, the image's pip is told too.
 CERTIFICATES = os.environ.get("PIP_CERT", "")
+# As `ipc: host` of the compose file: images go through Fast DDS's shared memory.
+_IPC = "--volume=/dev/shm:/dev/shm"
 _READY_S = 90.0
 _END_S = 20.0
 
@@ -128,6 +130,10 @@ def replay(bag: Path, model: Path, topic: str) -> tuple[int, int]:
         finally:
             for process in running.values():
                 stop(process)
+            # buildah may end before what it ran: the recorder still writes the index of its bag.
+            deadline = time.monotonic() + _END_S
+            while not (recorded / "bag" / "metadata.yaml").exists() and time.monotonic() < deadline:
+                time.sleep(0.2)
             quiet(["buildah", "rm", container])
         counts = {}
         for name, path in (("played", bag), ("recorded", recorded / "bag")):
@@ -145,7 +151,8 @@ def start(container: str, service: dict, values: dict[str, object]) -> subproces
             volumes.append(f"--volume={source}:{target}" + (":ro" if mode else ""))
     command = ["/opt/yolo/docker/entrypoint.sh", *expand(service["command"], values).split()]
     return subprocess.Popen(
-        ["buildah", "run", "--isolation=chroot", *volumes, container, "--", *command], start_new_session=True
+        ["buildah", "run", "--isolation=chroot", _IPC, *volumes, container, "--", *command],
+        start_new_session=True,
     )
 
 
@@ -162,7 +169,7 @@ def wait_until_healthy(container: str, detector: subprocess.Popen[bytes]) -> Non
     """Run the image's health check until it is content."""
     check = ["/opt/yolo/docker/entrypoint.sh", "python", "/opt/yolo/docker/healthy.py"]
     deadline = time.monotonic() + _READY_S
-    while not quiet(["buildah", "run", "--isolation=chroot", container, "--", *check]):
+    while not quiet(["buildah", "run", "--isolation=chroot", _IPC, container, "--", *check]):
         if detector.poll() is not None:
             raise ImageError(f"the detector ended with status {detector.returncode}")
         if time.monotonic() > deadline:

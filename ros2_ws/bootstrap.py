@@ -120,12 +120,13 @@ def set_up(*, force: bool, node_only: bool = False, px4: bool = False) -> None:
         [ROOT / "constraints.txt", ROOT / "pyproject.toml", Path(__file__)],
         lambda: install_packages(python, ros, node_only=node_only),
     )
-    step(
-        "wheels",
-        "wheels that tests look into",
-        [ROOT / "tests" / "wheels.txt"],
-        lambda: download_wheels(python),
-    )
+    if not node_only:
+        step(
+            "wheels",
+            "wheels that tests look into",
+            [ROOT / "tests" / "wheels.txt"],
+            lambda: download_wheels(python),
+        )
     interfaces = WORKSPACE / "interfaces"
     for package in (*INTERFACES, *(("px4_msgs",) if px4 else ())):
         if not brought_by_ros(package):
