@@ -9,25 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
-from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2D
-from yolo_trt_node.projection import PinholeCamera, ProjectionError
 
 from yolo_autonomy.frames import Mount
 from yolo_autonomy.landing import Sighting, is_cut
 from yolo_autonomy.mavlink import PARAMETERS, Link
-from yolo_autonomy.nodes import LATCHED, NEWEST, RELIABLE, AdapterNode, Values, candidate, run, stamp_ns
+from yolo_autonomy.nodes import LATCHED, RELIABLE, CameraNode, Values, candidate, run, stamp_ns
 from yolo_autonomy.parameters import within
 from yolo_autonomy.target import COASTING, TRACKING
-from yolo_autonomy.target_node import pinhole
 
 _PUMP_S = 0.01
 # What only a restart changes.
 _FIXED = ("connection", "baud", "system_id")
 
 
-class MavlinkTarget(AdapterNode):
+class MavlinkTarget(CameraNode):
     """Speaks MAVLink for the target."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -38,8 +35,6 @@ class MavlinkTarget(AdapterNode):
         """
         self._link: Link | None = None
         super().__init__("mavlink_target", PARAMETERS, self._apply, **arguments)
-        self._camera: PinholeCamera | None = None
-        self._info: CameraInfo | None = None
         self._landed_ns = self._shown_ns = 0
         self.start()
         self._link = Link(
@@ -51,7 +46,6 @@ class MavlinkTarget(AdapterNode):
         )
         self.create_subscription(Detection2D, "target", self._on_target, RELIABLE)
         self.create_subscription(String, "target_state", self._on_state, LATCHED)
-        self.create_subscription(CameraInfo, "camera_info", self._on_info, NEWEST)
         # By a steady clock: with use_sim_time the node's own stands still while nothing plays.
         self.create_timer(_PUMP_S, self._link.pump, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -81,16 +75,6 @@ class MavlinkTarget(AdapterNode):
         rates = within(values, "rate_hz", 0.1, 100), within(values, "tracking_rate_hz", 0, 50)
         self._sighting, (self._rate_hz, self._tracking_hz) = sighting, rates
         self._autopilot = "" if values["autopilot"] == "auto" else values["autopilot"]
-
-    def _on_info(self, message: CameraInfo) -> None:
-        if self._info is not None and message.k == self._info.k and message.d == self._info.d:
-            return
-        self._info = message
-        try:
-            self._camera = pinhole(message)
-        except ProjectionError as error:
-            self._camera = None
-            self.get_logger().warning(f"camera_info: {error}")
 
     def _on_target(self, message: Detection2D) -> None:
         link, camera, item = self._link, self._camera, candidate(message)

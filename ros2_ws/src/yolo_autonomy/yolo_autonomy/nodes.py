@@ -15,7 +15,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo
 from vision_msgs.msg import Detection2D, Detection2DArray
+from yolo_trt_node.projection import PinholeCamera, ProjectionError
 
 from yolo_autonomy.parameters import Table
 from yolo_autonomy.target import Candidate
@@ -81,6 +83,47 @@ class AdapterNode(Node):
             return SetParametersResult(successful=False, reason=str(error))
         self.values = wanted
         return SetParametersResult(successful=True)
+
+
+class CameraNode(AdapterNode):
+    """An adapter that turns pixels into directions: it knows the camera that ``camera_info`` describes."""
+
+    def __init__(self, name: str, table: Table, apply: Callable[[Values], None], **arguments: Any) -> None:
+        """Declare the parameters and subscribe; see `AdapterNode`."""
+        super().__init__(name, table, apply, **arguments)
+        self._info: CameraInfo | None = None
+        self._camera: PinholeCamera | None = None
+        self.create_subscription(CameraInfo, "camera_info", self._on_info, NEWEST)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        if self._info is not None and message.k == self._info.k and message.d == self._info.d:
+            return
+        self._info = message
+        try:
+            self._camera = pinhole(message)
+        except ProjectionError as error:
+            self._camera = None
+            self.get_logger().warning(f"camera_info: {error}")
+
+
+def pinhole(info: CameraInfo) -> PinholeCamera:
+    """Return the camera of raw images.
+
+    Raises:
+        ProjectionError: it is not calibrated, or by a model that is not known.
+    """
+    roi = info.roi
+    return PinholeCamera.from_calibration(
+        info.width,
+        info.height,
+        info.distortion_model,
+        info.d,
+        info.k,
+        info.r,
+        info.p,
+        binning=(info.binning_x, info.binning_y),
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+    )
 
 
 def stamp_ns(stamp: Any) -> int:

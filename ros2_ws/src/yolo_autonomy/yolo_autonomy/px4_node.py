@@ -13,16 +13,13 @@ from typing import Any
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
-from sensor_msgs.msg import CameraInfo
 from vision_msgs.msg import Detection2D
-from yolo_trt_node.projection import PinholeCamera, ProjectionError
 
 from yolo_autonomy.follow import PARAMETERS, Limits, follow
 from yolo_autonomy.frames import Floats, Mount
 from yolo_autonomy.landing import Sight, Sighting, Vehicle, is_cut
-from yolo_autonomy.nodes import NEWEST, RELIABLE, AdapterNode, Values, candidate, run, stamp_ns
+from yolo_autonomy.nodes import NEWEST, RELIABLE, CameraNode, Values, candidate, run, stamp_ns
 from yolo_autonomy.parameters import within
-from yolo_autonomy.target_node import pinhole
 
 _PERIOD_S = 0.1  # PX4 asks for more than 2 Hz
 _FIXED = ("fmu", "version", "landing_target", "follow")
@@ -33,7 +30,7 @@ _RANGES = {
 }  # fmt: skip
 
 
-class Px4Target(AdapterNode):
+class Px4Target(CameraNode):
     """Speaks to PX4 for the target."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -55,8 +52,6 @@ class Px4Target(AdapterNode):
         self.start()
         self._begun = True
         self._vehicle = Vehicle()
-        self._camera: PinholeCamera | None = None
-        self._info: CameraInfo | None = None
         self._place: Floats | None = None
         self._seen_s = self._told_s = -math.inf
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -80,7 +75,6 @@ class Px4Target(AdapterNode):
             msg.VehicleLocalPosition, f"{out}/vehicle_local_position{version}", self._on_position, NEWEST
         )
         self.create_subscription(Detection2D, "target", self._on_target, RELIABLE)
-        self.create_subscription(CameraInfo, "camera_info", self._on_info, NEWEST)
 
     def _apply(self, values: Values) -> None:
         fixed = [name for name in _FIXED if self._begun and values[name] != self.values[name]]
@@ -121,16 +115,6 @@ class Px4Target(AdapterNode):
         if all(map(math.isfinite, place)):
             self._vehicle.position.add(message.timestamp * 1000, place)
             self._here, self._told_s = np.array(place), self._now_s()
-
-    def _on_info(self, message: CameraInfo) -> None:
-        if self._info is not None and message.k == self._info.k and message.d == self._info.d:
-            return
-        self._info = message
-        try:
-            self._camera = pinhole(message)
-        except ProjectionError as error:
-            self._camera = None
-            self.get_logger().warning(f"camera_info: {error}")
 
     def _on_target(self, message: Detection2D) -> None:
         item, camera = candidate(message), self._camera

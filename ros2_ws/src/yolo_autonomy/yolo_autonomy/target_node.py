@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import PointStamped
 from rclpy.clock import Clock, ClockType
-from sensor_msgs.msg import CameraInfo, Range
+from sensor_msgs.msg import Range
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray, LabelInfo
-from yolo_trt_node.projection import PinholeCamera, ProjectionError
 
 from yolo_autonomy.nodes import (
     LATCHED,
     NEWEST,
     RELIABLE,
-    AdapterNode,
+    CameraNode,
     Values,
     candidates,
     run,
@@ -37,7 +36,7 @@ from yolo_autonomy.target import LOST, PARAMETERS, Candidate, Choice, Selector
 _RANGE_S = 0.5
 
 
-class TargetSelection(AdapterNode):
+class TargetSelection(CameraNode):
     """Publishes the chosen object, and says when it is lost."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -52,8 +51,6 @@ class TargetSelection(AdapterNode):
         self._said = ""
         self._newest: tuple[int, list[Candidate]] = (0, [])
         self._target: tuple[int, Candidate] | None = None
-        self._info: CameraInfo | None = None
-        self._camera: PinholeCamera | None = None
         self._range: tuple[int, float] | None = None
         self._heard_s = 0.0
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -63,7 +60,6 @@ class TargetSelection(AdapterNode):
         self.create_subscription(Detection2DArray, "detections", self._on_detections, RELIABLE)
         self.create_subscription(Detection3DArray, "detections_3d", self._on_places, RELIABLE)
         self.create_subscription(LabelInfo, "label_info", self._on_labels, LATCHED)
-        self.create_subscription(CameraInfo, "camera_info", self._on_info, NEWEST)
         self.create_subscription(Range, "range", self._on_range, NEWEST)
         self.create_subscription(PointStamped, "select_point", self._on_point, RELIABLE)
         self.create_timer(0.1, self._on_silence, clock=self._steady)
@@ -129,16 +125,6 @@ class TargetSelection(AdapterNode):
                 f"classes: the model has no {', '.join(strange)}; it has {', '.join(sorted(known))}"
             )
 
-    def _on_info(self, message: CameraInfo) -> None:
-        if self._info is not None and message.k == self._info.k and message.d == self._info.d:
-            return
-        self._info = message
-        try:
-            self._camera = pinhole(message)
-        except ProjectionError as error:
-            self._camera = None
-            self.get_logger().warning(f"camera_info: {error}")
-
     def _on_range(self, message: Range) -> None:
         if message.min_range <= message.range <= message.max_range:
             self._range = stamp_ns(message.header.stamp), message.range
@@ -171,26 +157,6 @@ class TargetSelection(AdapterNode):
                 self.get_logger().info(f"target: {name}, score {item.score:.2f}{track}")
             self._said = state
             self._states.publish(String(data=state))
-
-
-def pinhole(info: CameraInfo) -> PinholeCamera:
-    """Return the camera of raw images.
-
-    Raises:
-        ProjectionError: it is not calibrated, or by a model that is not known.
-    """
-    roi = info.roi
-    return PinholeCamera.from_calibration(
-        info.width,
-        info.height,
-        info.distortion_model,
-        info.d,
-        info.k,
-        info.r,
-        info.p,
-        binning=(info.binning_x, info.binning_y),
-        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
-    )
 
 
 def main() -> None:
