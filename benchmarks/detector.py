@@ -225,7 +225,7 @@ def best(call: Callable[[], object], repeats: int) -> float:
 def print_encodings(height: int, width: int, size: int) -> None:
     """Preprocessing of a frame in every encoding, against bgr8."""
     shape = matched_shape(height, width, size, size, 32)
-    preprocess = Preprocessor(*shape, channels="RGB", scale=1 / 255, colour=(114, 114, 114))
+    preprocess = Preprocessor(*shape, channels="RGB", scale=1 / 255, color=(114, 114, 114))
     noise = np.random.default_rng(0).integers(0, 256, height * width * 4, np.uint8)
     steps = {"mono8": width, "nv12": width, "yuyv": 2 * width, "bgra8": 4 * width, "rgba8": 4 * width}
     taken = {}
@@ -243,9 +243,9 @@ def print_nms() -> None:
     objects, candidates = 500, 20_000
     which = np.concatenate((np.arange(objects), rng.integers(0, objects, candidates - objects)))
     size = rng.uniform(8, 60, (objects, 2))[which]
-    centre = rng.uniform(0, 1280, (objects, 2))[which] + rng.normal(0, 0.02, (candidates, 2)) * size
+    center = rng.uniform(0, 1280, (objects, 2))[which] + rng.normal(0, 0.02, (candidates, 2)) * size
     half = size * rng.normal(1, 0.02, (candidates, 2)) / 2
-    boxes = np.concatenate((centre - half, centre + half), axis=1).astype(np.float32)
+    boxes = np.concatenate((center - half, center + half), axis=1).astype(np.float32)
     scores = rng.uniform(0.25, 1, candidates).astype(np.float32)
     class_ids = rng.integers(0, 10, objects)[which].astype(np.int32)
     kept = class_aware_nms(boxes, scores, class_ids, 0.7, 1000)

@@ -261,7 +261,7 @@ def print_times(boxes: int = 300, rounds: int = 60) -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 255, (68, 120, 3), np.uint8)
     picture = cv2.resize(picture, (2000, 1160), interpolation=cv2.INTER_CUBIC)
-    centre = rng.uniform((20, 20), (1900, 1060), (boxes, 2))
+    center = rng.uniform((20, 20), (1900, 1060), (boxes, 2))
     class_ids = rng.integers(3, size=boxes).astype(np.int32)
     velocity = rng.normal(0, 60, (boxes, 2))
     print(f"\nmilliseconds an update, {boxes} boxes, 1920x1080 (median of {rounds}):")
@@ -269,7 +269,7 @@ def print_times(boxes: int = 300, rounds: int = 60) -> None:
         tracker = Tracker(TrackerOptions(camera_motion=camera_motion))
         seconds = []
         for index in range(rounds):
-            moved = centre + velocity * index / 30 + rng.normal(0, 0.5, (boxes, 2))
+            moved = center + velocity * index / 30 + rng.normal(0, 0.5, (boxes, 2))
             found = Detections(
                 np.concatenate((moved - 10, moved + 10), axis=1).astype(np.float32),
                 np.full(boxes, 0.9, np.float32),

@@ -22,7 +22,7 @@ class SquaredDistance(Distiller):
     def __init__(self, student: Any, teacher: Any, settings: Distill) -> None:
         super().__init__()
         self._teacher = teacher
-        self.connectors = Connectors(detect_widths(student), teacher.widths, settings.normalise)
+        self.connectors = Connectors(detect_widths(student), teacher.widths, settings.normalize)
 
     def forward(self, features: list[torch.Tensor], predictions: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Return the sum over the levels of a batch's mean distance."""

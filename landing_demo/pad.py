@@ -215,7 +215,7 @@ def write_pad_detector(path: Path, size: tuple[int, int]) -> Path:
             "width": size[0],
             "channels": "RGB",
             "scale": 1 / 255,
-            "letterbox_colour": [114, 114, 114],
+            "letterbox_color": [114, 114, 114],
         },
         "head": "raw",
         "stride": 8,

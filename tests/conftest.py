@@ -25,4 +25,4 @@ def _no_test_ends_the_process_for_the_next_one():
     yield
     child = sys.modules.get("yolo_trt_node.detector.child")
     if child is not None:
-        child.CANCELLED.clear()
+        child.CANCELED.clear()

@@ -333,10 +333,10 @@ def doctor(
     from yolo_compress.doctor import examine
 
     failed = False
-    colours = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
+    colors = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
     for finding in examine(recipe, tuple(overrides or ()), classes):
         failed |= finding.status == "FAIL"
-        console.print(f"{finding.status:4}", style=colours[finding.status], end="  ")
+        console.print(f"{finding.status:4}", style=colors[finding.status], end="  ")
         console.print(finding.what, markup=False, soft_wrap=True)
         if finding.remedy:
             console.print(f"      -> {finding.remedy}", markup=False, soft_wrap=True)

@@ -65,7 +65,7 @@ def test_binary_file_is_refused_by_name(tmp_path):
         read_annotations(tmp_path / "image.txt")
 
 
-def test_yolo_labels_are_relative_centres():
+def test_yolo_labels_are_relative_centers():
     labels = to_yolo_labels([Annotation(10, 20, 30, 40, 1, 4)], 100, 200)
     assert labels == [(3, 0.25, 0.2, 0.3, 0.2)]
     assert format_yolo_labels(labels) == "3 0.25000000 0.20000000 0.30000000 0.20000000\n"

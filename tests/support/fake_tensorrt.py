@@ -81,7 +81,7 @@ class ILogger:
         ERROR = 1
 
     def __init__(self) -> None:
-        self.initialised = True
+        self.initialized = True
 
 
 class Logger(ILogger):
@@ -96,7 +96,7 @@ class Logger(ILogger):
 
 class IProgressMonitor:
     def __init__(self) -> None:
-        self.initialised = True
+        self.initialized = True
 
 
 class IHostMemory(bytes):
@@ -230,7 +230,7 @@ class Builder:
     _config: type[_Config] = IBuilderConfig
 
     def __init__(self, logger: ILogger) -> None:
-        assert logger.initialised, "the base class's __init__ was not called"
+        assert logger.initialized, "the base class's __init__ was not called"
         self._logger = logger
 
     def create_network(self, flags: int) -> INetworkDefinition:
@@ -260,7 +260,7 @@ class Builder:
             self._logger.log(ILogger.Severity.ERROR, "a dynamic input needs an optimisation profile")
             return None
         if config.progress_monitor is not None:
-            assert config.progress_monitor.initialised
+            assert config.progress_monitor.initialized
             config.progress_monitor.phase_start("Building", None, 1)
             config.progress_monitor.step_complete("Building", 0)
             config.progress_monitor.phase_finish("Building")
@@ -284,7 +284,7 @@ class Runtime:
     _engine: type
 
     def __init__(self, logger: ILogger) -> None:
-        assert logger.initialised
+        assert logger.initialized
 
     def deserialize_cuda_engine(self, plan):
         from pycuda import driver

@@ -43,9 +43,9 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def png_bomb(height: int, width: int, depth: int = 8, colour: int = 2) -> bytes:
+def png_bomb(height: int, width: int, depth: int = 8, color: int = 2) -> bytes:
     """A PNG whose header claims a size that its few bytes do not hold (or hold only unpacked)."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     data = zlib.compress(bytes(100_000), 9)
     return PNG + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
 
@@ -75,20 +75,20 @@ class Malformed:
 
     def _valid_files(self) -> list[bytes]:
         random = np.random.default_rng(1)
-        colour = random.integers(0, 256, (37, 53, 3), np.uint8)
+        color = random.integers(0, 256, (37, 53, 3), np.uint8)
         deep = random.integers(0, 2**16, (20, 31), np.uint16)
         pictures = [
-            (".jpg", colour, [cv2.IMWRITE_JPEG_QUALITY, 80]),
-            (".jpg", colour, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
-            (".jpg", colour, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]),
-            (".jpg", colour[..., 0], []),
-            (".png", colour, []),
-            (".png", colour[..., 0], []),
+            (".jpg", color, [cv2.IMWRITE_JPEG_QUALITY, 80]),
+            (".jpg", color, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+            (".jpg", color, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]),
+            (".jpg", color[..., 0], []),
+            (".png", color, []),
+            (".png", color[..., 0], []),
             (".png", deep, []),
-            (".png", np.dstack((colour, colour[..., 0])), []),
-            (".bmp", colour, []),
-            (".webp", colour, []),
-            (".tiff", colour, []),
+            (".png", np.dstack((color, color[..., 0])), []),
+            (".bmp", color, []),
+            (".webp", color, []),
+            (".tiff", color, []),
         ]
         return [cv2.imencode(kind, pixels, options)[1].tobytes() for kind, pixels, options in pictures]
 

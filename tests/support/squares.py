@@ -14,7 +14,7 @@ from yolo_compress.config.sections import Recipe
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 
 NAMES = ("red", "blue")
-COLOURS = ((30, 30, 220), (220, 30, 30))
+COLORS = ((30, 30, 220), (220, 30, 30))
 
 
 def write_dataset(root: Path, train: int = 8, val: int = 4, size: int = 96) -> Path:
@@ -26,12 +26,12 @@ def write_dataset(root: Path, train: int = 8, val: int = 4, size: int = 96) -> P
         for index in range(count):
             image = rng.integers(90, 150, (size, size, 3)).astype(np.uint8)
             lines = []
-            for class_id, colour in enumerate(COLOURS):
+            for class_id, color in enumerate(COLORS):
                 side = int(rng.integers(16, 28))
                 left, top = rng.integers(0, size - side, 2).tolist()
-                cv2.rectangle(image, (left, top), (left + side - 1, top + side - 1), colour, -1)
-                centre = ((left + side / 2) / size, (top + side / 2) / size)
-                lines.append(f"{class_id} {centre[0]} {centre[1]} {side / size} {side / size}")
+                cv2.rectangle(image, (left, top), (left + side - 1, top + side - 1), color, -1)
+                center = ((left + side / 2) / size, (top + side / 2) / size)
+                lines.append(f"{class_id} {center[0]} {center[1]} {side / size} {side / size}")
             cv2.imwrite(str(root / split / "images" / f"{index}.png"), image)
             (root / split / "labels" / f"{index}.txt").write_text("\n".join(lines))
     description = root / "squares.yaml"

@@ -34,7 +34,7 @@ def model_card(height: int, width: int, **changes) -> dict:
             "width": width,
             "channels": "RGB",
             "scale": 1 / 255,
-            "letterbox_colour": [114, 114, 114],
+            "letterbox_color": [114, 114, 114],
         },
         "head": "raw",
         "stride": 8,

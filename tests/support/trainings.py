@@ -14,7 +14,7 @@ from unittest import mock
 from rich.console import Console
 
 from support.squares import make_recipe
-from yolo_compress.distillation.trainer import distil
+from yolo_compress.distillation.trainer import distill
 from yolo_compress.sparsity.trainer import sparsify
 from yolo_compress.training import Setting, StageTrainer, train
 
@@ -55,7 +55,7 @@ def run_training(kind: str, folder: Path, dataset: Path, dense: Path, pruned: Pa
         return train(StageTrainer, recipe.teacher.model, recipe.teacher.train, setting)
     if kind == "sparse":
         return sparsify(dense, setting)[0]
-    return distil(pruned, setting)
+    return distill(pruned, setting)
 
 
 def acting_in(epoch: int, act: Callable[[], object], batch: int = 3) -> Any:

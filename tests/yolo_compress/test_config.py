@@ -151,7 +151,7 @@ def test_overrides_reach_nested_keys_with_their_types(tmp_path: Path) -> None:
         ("prune.max_ratio=1", r"prune\.max_ratio: .*less than 1"),
         ("sparsify.schedule=cosine", r"sparsify\.schedule: .*'decay', 'constant' or 'ramp'"),
         ("sparsify.mode=subgradient", r"subgradient does nothing with AdamW.*optimizer: SGD"),
-        ("quantise=true", r"quantise: unknown key; .*allowed here: output, seed"),
+        ("quantize=true", r"quantize: unknown key; .*allowed here: output, seed"),
         ("distill.train.lr=fast", r"distill\.train\.lr: .*number.*not 'fast'"),
         ("prune.target.macs=1.5", r"prune\.target\.macs: .*less than 1, not 1\.5"),
         ("prune.round_to=5", r"prune\.round_to: .*8, 16 or 32, not 5"),
@@ -168,7 +168,7 @@ def test_overrides_reach_nested_keys_with_their_types(tmp_path: Path) -> None:
         ("distill.levels=[1,1]", r"distill\.levels: .*at least 3 items.*not \[1, 1\]"),
         ("distill.small_objects=1", r"distill\.small_objects: .*less than 1, not 1"),
         ("distill.off_last_epochs=1", r"distill\.off_last_epochs 1 leave nothing of the 1 epochs"),
-        ("distill.normalise=layer", r"distill\.normalise: .*'none', 'batch' or 'instance'"),
+        ("distill.normalize=layer", r"distill\.normalize: .*'none', 'batch' or 'instance'"),
         ("prune=null", r"`sparsify` prepares a model for pruning"),
         ("prune=null sparsify=null", r"`distill` needs a smaller model to train: give `prune`"),
         ("teacher.width=0.1 teacher.model=x.pt", r"`width` builds a new architecture, but 'x\.pt'"),
@@ -251,3 +251,12 @@ def test_each_of_several_methods_has_a_weight_and_its_own_temperature(
     assert settings.in_force()["temperature"] == [4, 1]
     with pytest.raises(ValueError, match=r"distill\.weight has 1 values for the methods cwd, logits"):
         Distill.model_validate({**section, "weight": [1]})
+
+
+def test_a_key_of_an_earlier_version_is_read_with_a_notice_and_names_the_same_stage() -> None:
+    section = {"train": {"epochs": 1, "batch": 1, "lr": 0.1}}
+    today = Distill.model_validate({**section, "normalize": "instance"})
+    with pytest.warns(FutureWarning, match="normalise is now called normalize"):
+        earlier = Distill.model_validate({**section, "normalise": "instance"})
+    assert earlier == today
+    assert today.in_force()["normalise"] == "instance"

@@ -20,7 +20,7 @@ from yolo_compress.distillation.trainer import (
     FrozenTeacher,
     cwd_loss,
     detect_widths,
-    distil,
+    distill,
     distillation_rate,
     distiller_of,
     object_cells,
@@ -156,17 +156,17 @@ def test_object_cells_are_those_that_a_box_touches_in_its_own_image() -> None:
 
 def test_every_small_object_has_a_cell_on_the_coarsest_map() -> None:
     generator = torch.Generator().manual_seed(0)
-    centres = torch.rand(50, 2, generator=generator)
+    centers = torch.rand(50, 2, generator=generator)
     sizes = torch.full((50, 2), 4 / 640)
     for index in range(50):
         cells = object_cells(
-            torch.cat([centres, sizes], 1)[index : index + 1],
+            torch.cat([centers, sizes], 1)[index : index + 1],
             torch.zeros(1, 1),
             images=1,
             height=20,
             width=20,
         )
-        x, y = (centres[index] * 20).long().tolist()
+        x, y = (centers[index] * 20).long().tolist()
         assert cells[0, y, x]
 
 
@@ -275,9 +275,9 @@ def test_response_loss_is_finite_at_the_ends_of_fp16() -> None:
     assert all(v.grad.isfinite().all() for v in student.values())
 
 
-@pytest.mark.parametrize(("normalise", "over"), [("batch", (0, 2, 3)), ("instance", (2, 3))])
-def test_connectors_take_the_scale_out_of_the_features(normalise: str, over: tuple[int, ...]) -> None:
-    connectors = Connectors([3], [7], normalise)
+@pytest.mark.parametrize(("normalize", "over"), [("batch", (0, 2, 3)), ("instance", (2, 3))])
+def test_connectors_take_the_scale_out_of_the_features(normalize: str, over: tuple[int, ...]) -> None:
+    connectors = Connectors([3], [7], normalize)
     shift = torch.tensor([5.0, -3.0]).reshape(2, 1, 1, 1)
     (student, teacher), *_ = connectors([maps(1, 100.0) + shift], [torch.randn(2, 7, 4, 5) * 0.1 + shift])
     assert student.shape == teacher.shape
@@ -287,10 +287,10 @@ def test_connectors_take_the_scale_out_of_the_features(normalise: str, over: tup
         torch.testing.assert_close(variance, torch.ones_like(variance), atol=0.15, rtol=0)
         # Each image by itself has unit variance only where the statistics are its own.
         own = features.mean((2, 3)).abs().max() < 1e-2
-        assert bool(own) == (normalise == "instance")
+        assert bool(own) == (normalize == "instance")
 
 
-def test_connectors_without_normalisation_leave_the_teacher_as_it_is() -> None:
+def test_connectors_without_normalization_leave_the_teacher_as_it_is() -> None:
     theirs = torch.randn(2, 7, 4, 5) * 3 + 5
     (student, teacher), *_ = Connectors([3], [7], "none")([maps(1)], [theirs])
     assert torch.equal(teacher, theirs)
@@ -358,9 +358,9 @@ def test_distillation_trains_the_student_and_leaves_no_trace_of_the_teacher(
     for key, value in teacher.state_dict().items():
         assert torch.equal(value, original.state_dict()[key]), key
     # The connectors are in the optimizer, and moved; the teacher is not.
-    optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert all(id(p) in optimised for p in trainer.distiller.parameters())
-    assert not any(id(p) in optimised for p in teacher.parameters())
+    optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert all(id(p) in optimized for p in trainer.distiller.parameters())
+    assert not any(id(p) in optimized for p in teacher.parameters())
     assert all(trainer.optimizer.state[p] for p in trainer.distiller.parameters())
     assert len(list(trainer.distiller.parameters())) == (3 if method == "cwd" else 0)
 
@@ -427,7 +427,7 @@ def test_every_method_gives_a_stock_model_of_the_student_s_shape(
     method: str, names: set[str], student: Path, checkpoint: Path, setting: Setting, tmp_path: Path
 ) -> None:
     own = distilling(setting, checkpoint, method=method)
-    result = distil(student, own)
+    result = distill(student, own)
     save_model(result, tmp_path / "result.pt")
     result = load_model(tmp_path / "result.pt")
     before = load_model(student)
@@ -452,7 +452,7 @@ def test_ultralytics_distillation_has_its_own_weight_unless_the_recipe_names_one
     given_arguments: list[dict[str, object]] = []
     monkeypatch.setattr(distillation, "train", lambda *_, **arguments: given_arguments.append(arguments))
     for weight in (None, 0.0, 2.5):
-        distil(student, distilling(setting, checkpoint, method="ultralytics", weight=weight))
+        distill(student, distilling(setting, checkpoint, method="ultralytics", weight=weight))
     assert [arguments.get("dis") for arguments in given_arguments] == [None, 0.0, 2.5]
 
 
@@ -463,7 +463,7 @@ def test_a_teacher_of_other_classes_cannot_answer_for_the_student(
 
     save_model(DetectionModel("yolov8n.yaml", nc=5, verbose=False), tmp_path / "other.pt")
     with pytest.raises(UserError, match="the student has 2 and the teacher 5"):
-        distil(student, distilling(setting, tmp_path / "other.pt", method="logits"))
+        distill(student, distilling(setting, tmp_path / "other.pt", method="logits"))
 
 
 def test_two_methods_together_are_the_weighted_sum_under_a_teacher_that_is_asked_once() -> None:

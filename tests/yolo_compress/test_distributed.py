@@ -76,7 +76,7 @@ def test_two_processes_train_one_sparse_model(with_teacher: Setting, pruned: Pat
     assert {k: v.shape for k, v in result.named_parameters()} == shapes
 
 
-def test_two_processes_distil_one_model_and_resume_when_one_has_failed(
+def test_two_processes_distill_one_model_and_resume_when_one_has_failed(
     with_teacher: Setting, pruned: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAIL_IN_EPOCH", "2")

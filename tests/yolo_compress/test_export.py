@@ -114,7 +114,7 @@ def test_card_is_complete_and_the_node_reads_it(exported: Path) -> None:
         "width": 64,
         "channels": "RGB",
         "scale": 1 / 255,
-        "letterbox_colour": [114, 114, 114],
+        "letterbox_color": [114, 114, 114],
     }
     assert (card["format_version"], card["task"], card["head"], card["stride"]) == (1, "detect", "raw", 32)
     assert {"yolo_compress", "ultralytics", "torch", "onnx"} <= set(card["versions"])
@@ -186,7 +186,7 @@ class TestPrecisions:
         detector = Detector.load(files[precision], DetectorOptions(backend=backend, **options))
         model, letterbox = (
             lively_model(),
-            Preprocessor(64, 64, channels="RGB", scale=1 / 255, colour=(114,) * 3),
+            Preprocessor(64, 64, channels="RGB", scale=1 / 255, color=(114,) * 3),
         )
         for path in read_split(dataset, "val").images:
             image = cv2.imread(str(path))
@@ -221,7 +221,7 @@ class TestPrecisions:
         graph = onnx.load(files["int8"]).graph
         weights = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
         by_output = {name: node for node in graph.node for name in node.output}
-        quantised = 0
+        quantized = 0
         for node in graph.node:
             if node.op_type != "Conv":
                 continue
@@ -231,14 +231,14 @@ class TestPrecisions:
                 continue
             if kernel is None:
                 continue
-            quantised += 1
+            quantized += 1
             assert image.op_type == kernel.op_type == "DequantizeLinear"
             assert weights[kernel.input[0]].dtype == np.int8
             assert weights[kernel.input[1]].shape == weights[kernel.input[0]].shape[:1]  # a scale a channel
-            for dequantise in (image, kernel):
-                assert not weights[dequantise.input[2]].any()  # symmetric
+            for dequantize in (image, kernel):
+                assert not weights[dequantize.input[2]].any()  # symmetric
             assert weights[node.input[2]].dtype == np.float32  # the bias
-        assert quantised > 50
+        assert quantized > 50
         assert files["int8"].stat().st_size < 0.5 * files["fp32"].stat().st_size
 
     @pytest.mark.parametrize("precision", PRECISIONS)

@@ -233,7 +233,7 @@ def training(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("mode", "accumulate", "optimizer"), [("proximal", 2, "AdamW"), ("subgradient", 1, "SGD")]
 )
-def test_trainer_penalises_every_prunable_scale_once_an_optimizer_step(
+def test_trainer_penalizes_every_prunable_scale_once_an_optimizer_step(
     mode: str,
     accumulate: int,
     optimizer: str,

@@ -100,7 +100,7 @@ def test_objects_with_a_height_are_placed_to_one_percent_of_their_distance(lens,
     assert away.max() < 0.01
 
 
-def test_the_contact_is_the_centre_seen_from_above_and_the_lower_edge_seen_from_the_side():
+def test_the_contact_is_the_center_seen_from_above_and_the_lower_edge_seen_from_the_side():
     camera = calibrated("no distortion")
     box = np.array([[935.0, 515.0, 975.0, 575.0]])
     np.testing.assert_allclose(contact_pixels(box, camera, attitude(0)), [[955, 545]], atol=1e-6)

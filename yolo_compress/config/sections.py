@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +20,19 @@ class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    # Keys that earlier versions spelled otherwise: theirs, and the one of today.
+    earlier_keys: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_keys(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        for earlier, key in cls.earlier_keys.items():
+            if earlier in content and key not in content:
+                warnings.warn(f"the key {earlier} is now called {key}", FutureWarning, stacklevel=2)
+                content = {key if name == earlier else name: value for name, value in content.items()}
+        return content
 
     def in_force(self) -> dict[str, Any]:
         """Return the settings that decide what comes out, as plain values."""
@@ -291,6 +305,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Distill(Section):
     """Fine-tuning of the pruned model under the teacher."""
 
+    earlier_keys = {"normalise": "normalize"}
     method: (
         Literal["cwd", "logits", "ultralytics", "none"]
         | Annotated[list[Literal["cwd", "logits"]], Field(min_length=1, max_length=2)]
@@ -324,7 +339,7 @@ class Distill(Section):
         description="share that the cells covered by small and medium objects have at least in the spatial "
         "distributions that cwd compares; 0 is plain cwd",
     )
-    normalise: Literal["none", "batch", "instance"] = Field(
+    normalize: Literal["none", "batch", "instance"] = Field(
         "batch",
         description="what brings the maps that cwd compares to unit variance: nothing, the statistics of "
         "each channel over the batch, or those over each image",
@@ -352,6 +367,9 @@ class Distill(Section):
         }
         looked_at = set().union(*(used[method] for method in self.methods))
         dump = self.model_dump(mode="json", include={"method", "train", *looked_at})
+        if "normalize" in dump:
+            # Stages are known by a hash of this: those made under the earlier spelling stay done.
+            dump["normalise"] = dump.pop("normalize")
         if "temperature" not in looked_at:
             return dump
         softening = [self.softening(method) for method in self.methods]
@@ -457,7 +475,7 @@ class Recipe(Section):
     sparsify: Sparsify | None = Field(None, description="leave out to prune the dense model as it is")
     prune: Prune | None = Field(None, description="leave out to prune nothing")
     student: Dense | None = Field(
-        None, description="a smaller dense detector to distil into, in place of a pruned one"
+        None, description="a smaller dense detector to distill into, in place of a pruned one"
     )
     distill: Distill | None = Field(None, description="training after the pruning, or of the student")
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))

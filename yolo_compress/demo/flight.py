@@ -103,8 +103,8 @@ def boxes_and_classes(message: Any) -> tuple[NDArray[np.float64], list[str], NDA
     """Take a Detection2DArray apart: N x 4 left, top, width, height in pixels; class ids; scores."""
     rows, class_ids, scores = [], [], []
     for detection in message.detections:
-        box, centre = detection.bbox, detection.bbox.center.position
-        rows.append((centre.x - box.size_x / 2, centre.y - box.size_y / 2, box.size_x, box.size_y))
+        box, center = detection.bbox, detection.bbox.center.position
+        rows.append((center.x - box.size_x / 2, center.y - box.size_y / 2, box.size_x, box.size_y))
         class_ids.append(detection.results[0].hypothesis.class_id)
         scores.append(detection.results[0].hypothesis.score)
     return np.array(rows, np.float64).reshape(-1, 4), class_ids, np.array(scores, np.float64)

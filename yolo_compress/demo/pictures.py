@@ -13,7 +13,7 @@ from yolo_compress.demo.flight import RecordedFlight
 from yolo_compress.demo.replay import FlownModel
 from yolo_compress.report.pictures import draw_boxes, sheet
 
-COLOURS = ("#c0392b", "#2471a3", "#1e8449")
+COLORS = ("#c0392b", "#2471a3", "#1e8449")
 SHEET_ROWS = 4
 
 
@@ -52,20 +52,20 @@ def age_timeline(flight: RecordedFlight, flown: Sequence[FlownModel], path: Path
     seconds = (np.array(flight.stamps_ns) - flight.stamps_ns[0]) / 1e9
     figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
     axis = figure.add_subplot()
-    for model, colour in zip(flown, COLOURS, strict=False):
+    for model, color in zip(flown, COLORS, strict=False):
         indices = sorted(model.ages_s)
         axis.plot(
             seconds[indices],
             [1e3 * model.ages_s[i] for i in indices],
             ".-",
-            color=colour,
+            color=color,
             linewidth=0.8,
             markersize=4,
             label=f"{model.name}: median {model.age_ms(0.5):.0f} ms, p95 {model.age_ms(0.95):.0f} ms, "
             f"{model.dropped} of {model.frames} frames unanswered",
         )
         missing = [i for i in range(len(flight)) if i not in model.ages_s]
-        axis.plot(seconds[missing], np.full(len(missing), -3.0), "|", color=colour, markersize=10)
+        axis.plot(seconds[missing], np.full(len(missing), -3.0), "|", color=color, markersize=10)
     axis.set_xlabel("time of flight / s")
     axis.set_ylabel("frame age / ms")
     axis.set_title("Age of each frame when its detections arrive (ticks below zero: frames not answered)")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolo_compress.config.sections import Distill
-from yolo_compress.distillation.trainer import distil
+from yolo_compress.distillation.trainer import distill
 from yolo_compress.stages import Made, Stage, epochs
 from yolo_compress.training import Setting
 
@@ -18,7 +18,7 @@ class DistilledStage(Stage):
 
     def make(self, setting: Setting, checkpoints: Sequence[Path]) -> Made:
         """Train the student; the second checkpoint is the setting's teacher."""
-        return distil(checkpoints[0], setting), {}
+        return distill(checkpoints[0], setting), {}
 
     def describe(self) -> str:
         """Say how, and how long."""

@@ -27,7 +27,7 @@ from ultralytics.utils.torch_utils import unwrap_model  # isort: skip
 MEDIUM_SIDE, MEDIUM_SIDE_AT = 96, 640
 
 
-def distil(student: Path, setting: Setting) -> DetectionModel:
+def distill(student: Path, setting: Setting) -> DetectionModel:
     """Fine-tune a student by the method that the recipe names; for the rest see ``training.train``.
 
     Args:
@@ -96,8 +96,8 @@ def object_cells(
         ``[N, height, width]``, bool.
     """
     counts = boxes[:, 2] * boxes[:, 3] < (MEDIUM_SIDE / MEDIUM_SIDE_AT) ** 2
-    centre, half, index = boxes[counts, :2], boxes[counts, 2:] / 2, image_index.flatten()[counts].long()
-    low, high = (centre - half).clamp(0, 1), (centre + half).clamp(0, 1)
+    center, half, index = boxes[counts, :2], boxes[counts, 2:] / 2, image_index.flatten()[counts].long()
+    low, high = (center - half).clamp(0, 1), (center + half).clamp(0, 1)
 
     def touched(axis: int, cells: int) -> torch.Tensor:
         edges = torch.arange(cells, device=boxes.device)
@@ -238,21 +238,21 @@ class Connectors(nn.ModuleList):
     weight means the same for every teacher.
     """
 
-    def __init__(self, student: Sequence[int], teacher: Sequence[int], normalise: str) -> None:
+    def __init__(self, student: Sequence[int], teacher: Sequence[int], normalize: str) -> None:
         super().__init__(nn.Conv2d(s, t, 1, bias=False) for s, t in zip(student, teacher, strict=True))
-        self._normalise = normalise
+        self._normalize = normalize
 
     def forward(
         self, student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the pairs of equally shaped maps to compare, P3 to P5."""
         return [
-            (standardised(connector(s), self._normalise), standardised(t, self._normalise))
+            (standardized(connector(s), self._normalize), standardized(t, self._normalize))
             for connector, s, t in zip(self, student, teacher, strict=True)
         ]
 
 
-def standardised(features: torch.Tensor, over: str) -> torch.Tensor:
+def standardized(features: torch.Tensor, over: str) -> torch.Tensor:
     """Give each channel of ``[N, C, H, W]`` zero mean and unit variance.
 
     Args:
@@ -314,7 +314,7 @@ class ChannelWise(Distiller):
                 f"feature maps, and distill.levels weighs {len(settings.levels)}"
             )
         self._teacher, self._settings = teacher, settings
-        self.connectors = Connectors(widths, teacher.widths, settings.normalise)
+        self.connectors = Connectors(widths, teacher.widths, settings.normalize)
         self.levels: list[float] = list(settings.levels)
         self._divergences: list[torch.Tensor] = []
 

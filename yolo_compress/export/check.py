@@ -74,7 +74,7 @@ class Letterbox:
     """The node's own letterbox, with results that last."""
 
     def __init__(self, height: int, width: int) -> None:
-        self._preprocess = Preprocessor(height, width, channels="RGB", scale=SCALE, colour=LETTERBOX_COLOR)
+        self._preprocess = Preprocessor(height, width, channels="RGB", scale=SCALE, color=LETTERBOX_COLOR)
 
     def __call__(self, images: Sequence[Image]) -> Batch:
         """Return the images as one batch, N x 3 x height x width float32."""
@@ -162,8 +162,8 @@ def compare(
 
 def _corners(columns: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn 4 x N centre x, centre y, width, height into x1, y1, x2, y2."""
-    centre, half = columns[:2], columns[2:4] / 2
-    return np.concatenate([centre - half, centre + half])
+    center, half = columns[:2], columns[2:4] / 2
+    return np.concatenate([center - half, center + half])
 
 
 def compare_head(

@@ -20,7 +20,7 @@ from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Export
 from yolo_compress.data.labelled import read_image
 from yolo_compress.errors import UserError
-from yolo_compress.export.graph import append_suppression, fix_sizes, quantise, tail_nodes, to_half
+from yolo_compress.export.graph import append_suppression, fix_sizes, quantize, tail_nodes, to_half
 from yolo_compress.measure.detector import SCORE_FLOOR
 from yolo_compress.versions import versions
 
@@ -113,7 +113,7 @@ def export_onnx(
     elif precision == "int8":
         together = settings.batch if settings.dynamic == "none" else 1
         source = Letterbox(size, size)
-        graph = quantise(
+        graph = quantize(
             graph,
             tail_nodes(graph),
             len(calibration),
@@ -136,7 +136,7 @@ def export_onnx(
             "width": size,
             "channels": "RGB",
             "scale": SCALE,
-            "letterbox_colour": list(LETTERBOX_COLOR),
+            "letterbox_color": list(LETTERBOX_COLOR),
         },
         "precision": precision,
         "head": settings.head,

@@ -141,7 +141,7 @@ class _Images(CalibrationDataReader):
         return None if index is None else {self._name: self._image(index)}
 
 
-def quantise(
+def quantize(
     model: onnx.ModelProto, keep: Iterable[str], count: int, image: Callable[[int], NDArray[np.float32]]
 ) -> onnx.ModelProto:
     """Return the model with int8 convolutions: QuantizeLinear and DequantizeLinear before each.
@@ -166,10 +166,10 @@ def quantise(
         if node.op_type == "Conv" and feeds_tail.intersection(node.output)
     }
     with tempfile.TemporaryDirectory() as folder, _quietly():
-        quantised = Path(folder) / "int8.onnx"
+        quantized = Path(folder) / "int8.onnx"
         quantize_static(
             model,
-            quantised,
+            quantized,
             _Images(model.graph.input[0].name, count, image),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
@@ -187,7 +187,7 @@ def quantise(
                 "CalibStridedMinMax": 1,
             },
         )
-        return onnx.load(quantised)
+        return onnx.load(quantized)
 
 
 @contextlib.contextmanager
@@ -276,7 +276,7 @@ def append_suppression(
     anchor = add("Unsqueeze", ["nms/anchor", two], "anchor_column")
     four_times = add("Concat", [anchor] * 4, "anchor_columns", axis=2)
     chosen = add("GatherElements", [boxes, four_times], "chosen", axis=1)
-    centre = add("Slice", [chosen, zero, two, two], "centre")
+    center = add("Slice", [chosen, zero, two, two], "center")
     half = add(
         "Mul", [add("Slice", [chosen, two, four, two], "size"), constant("half", 0.5, np.float32)], "reach"
     )
@@ -284,8 +284,8 @@ def append_suppression(
         "GatherElements", [add("Squeeze", [best_class, one], "class_of"), "nms/anchor"], "class_id", axis=1
     )
     columns = [
-        add("Sub", [centre, half], "low"),
-        add("Add", [centre, half], "high"),
+        add("Sub", [center, half], "low"),
+        add("Add", [center, half], "high"),
         add("Unsqueeze", ["nms/score", two], "score_column"),
         add("Unsqueeze", [add("Cast", [class_id], "class_float", to=TensorProto.FLOAT), two], "class_column"),
     ]

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from yolo_compress.measure.accuracy import RECALLS, Accuracy
 from yolo_compress.report.page import class_css
 
-GREY, BLUE = "#d5dbdb", "#2471a3"
+GRAY, BLUE = "#d5dbdb", "#2471a3"
 # How an arm came to its size, told apart by colour and shape.
 KINDS = {"dense": ("#7b7d7d", "o"), "pruned": ("#2471a3", "D"), "student": ("#b9770e", "s")}
 # What a history holds beside losses.
@@ -36,7 +36,7 @@ def accuracy_cost(points: Sequence[Point], input_size: int) -> Figure:
     """Plot AP50 against multiply-accumulates; higher and further left is better."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis = figure.add_subplot()
-    for kind, (colour, marker) in KINDS.items():
+    for kind, (color, marker) in KINDS.items():
         own = [point for point in points if point.kind == kind]
         if own:
             axis.errorbar(
@@ -44,7 +44,7 @@ def accuracy_cost(points: Sequence[Point], input_size: int) -> Figure:
                 [100 * point.ap50 for point in own],
                 yerr=[100 * point.spread for point in own],
                 fmt=marker,
-                color=colour,
+                color=color,
                 capsize=3,
                 label=kind,
             )
@@ -62,7 +62,7 @@ def accuracy_cost(points: Sequence[Point], input_size: int) -> Figure:
             textcoords=axis.get_yaxis_transform(),
             va="center",
             fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.7, "shrinkB": 4},
         )
     axis.set_xlabel(f"GMACs at {input_size} x {input_size}")
     axis.set_ylabel("AP50 / %")
@@ -80,7 +80,7 @@ def channels(layers: Mapping[str, tuple[int, int]]) -> Figure:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axis = figure.add_subplot()
     places = range(len(layers))
-    axis.bar(places, [before for before, _ in layers.values()], color=GREY, label="dense")
+    axis.bar(places, [before for before, _ in layers.values()], color=GRAY, label="dense")
     axis.bar(places, [after for _, after in layers.values()], color=BLUE, width=0.5, label="kept")
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter("{x:.0f}")

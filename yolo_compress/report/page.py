@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from yolo_trt_node.drawing import class_colour
+from yolo_trt_node.drawing import class_color
 
 from yolo_compress import files
 from yolo_compress.versions import versions
@@ -119,7 +119,7 @@ def class_legend(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def class_css(index: int) -> str:
     """Return the colour of a class's boxes as ``#rrggbb``."""
-    blue, green, red = class_colour(index)
+    blue, green, red = class_color(index)
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 

@@ -250,7 +250,7 @@ def sparsify(model: Path, setting: Setting) -> tuple[DetectionModel, dict[str, A
     if settings.mode == "fade":
         from yolo_compress.sparsity.fading import fading_trainer
 
-        teacher = setting.teacher or model  # which the fading, where it distils, learns from
+        teacher = setting.teacher or model  # which the fading, where it distills, learns from
         trained = train(
             fading_trainer(settings), model, settings.train, dataclasses.replace(setting, teacher=teacher)
         )
@@ -365,9 +365,9 @@ def draw_gammas(history: Sequence[dict[str, Any]], path: Path) -> None:
     over_time.legend()
     layers = list(history[0]["layers"])
     places = np.arange(len(layers))
-    for entry, colour, shift in ((history[0], "tab:gray", -0.2), (history[-1], "tab:blue", 0.2)):
+    for entry, color, shift in ((history[0], "tab:gray", -0.2), (history[-1], "tab:blue", 0.2)):
         values = np.array([entry["layers"][layer] for layer in layers]).T  # quantile x layer
-        by_layer.vlines(places + shift, values[1], values[-2], color=colour, linewidth=3)
+        by_layer.vlines(places + shift, values[1], values[-2], color=color, linewidth=3)
         by_layer.plot(
             places + shift,
             values[middle],
@@ -376,7 +376,7 @@ def draw_gammas(history: Sequence[dict[str, Any]], path: Path) -> None:
             color="black",
             markersize=4,
         )
-        by_layer.plot([], [], color=colour, linewidth=3, label=f"epoch {entry['epoch']}")
+        by_layer.plot([], [], color=color, linewidth=3, label=f"epoch {entry['epoch']}")
     by_layer.set(
         ylabel="|gamma|",
         title="by layer: first to ninth decile, and median",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from yolo_trt_node.boxes import Detections
 
 
-def class_colour(class_id: int) -> tuple[int, int, int]:
+def class_color(class_id: int) -> tuple[int, int, int]:
     """Return a class's colour in BGR; hues a golden angle apart keep neighbouring ids distinct."""
     red, green, blue = colorsys.hsv_to_rgb(class_id * 0.381966 % 1.0, 0.85, 1.0)
     return int(blue * 255), int(green * 255), int(red * 255)
@@ -27,12 +27,12 @@ def draw_detections(
     size = max(0.35, max(canvas.shape[:2]) / 2600)
     for box, score, class_id in zip(detections.boxes, detections.scores, detections.class_ids, strict=True):
         left, top, right, bottom = (round(float(value)) for value in box)
-        colour = class_colour(int(class_id))
-        cv2.rectangle(canvas, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
+        color = class_color(int(class_id))
+        cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
         if labels:
             name = names[class_id] if class_id < len(names) else str(class_id)
             text = f"{name} {score:.2f}"
             place = (left, max(top - 2 * thickness, round(24 * size)))
             cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3 * thickness)
-            cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thickness, cv2.LINE_AA)
+            cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, thickness, cv2.LINE_AA)
     return canvas

@@ -239,8 +239,8 @@ def contact_pixels(boxes: Floats, camera: PinholeCamera, rotation: Floats) -> Fl
     Returns:
         N x 2 pixels; NaN where the box's centre has no ray.
     """
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    ray = camera.rays(centre)
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    ray = camera.rays(center)
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
     down = rotation.T @ np.array([0.0, 0.0, -1.0])
     sine = np.clip(ray @ down, 0, 1)
@@ -250,9 +250,9 @@ def contact_pixels(boxes: Floats, camera: PinholeCamera, rotation: Floats) -> Fl
         towards = (down[:2] * ray[:, 2:] - ray[:, :2] * down[2]) * camera.matrix.diagonal()[:2]
         reach = (boxes[:, 2:] - boxes[:, :2]) / 2 / np.abs(towards)
         share = cosine / (sine + cosine)
-        below = centre + (share * reach.min(axis=1))[:, None] * towards
+        below = center + (share * reach.min(axis=1))[:, None] * towards
     straight_down = np.abs(towards).max(axis=1) < 1e-6
-    return np.where(straight_down[:, None], centre, below)
+    return np.where(straight_down[:, None], center, below)
 
 
 def ground_points(

@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 agent.serve_forever()
             except KeyboardInterrupt:
                 # The child that measures ends before its files are removed.
-                child.CANCELLED.set()
+                child.CANCELED.set()
                 agent.turn.acquire(timeout=10)
     return 0
 

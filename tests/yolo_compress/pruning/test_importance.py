@@ -34,7 +34,7 @@ def test_a_channel_coupled_to_no_other_layer_counts_by_its_plain_gamma() -> None
 
 
 @pytest.mark.parametrize("kind", ["gamma", "gamma_group"])
-def test_scales_are_not_normalised_by_their_layer(kind: str) -> None:
+def test_scales_are_not_normalized_by_their_layer(kind: str) -> None:
     """A layer whose scales are a tenth counts a tenth: network slimming, unlike torch-pruning's default."""
     model = make_model()
     before = importances(Surgery(model), kind)

@@ -155,7 +155,7 @@ def test_every_layer_can_be_pruned_but_the_ones_whose_width_has_a_meaning() -> N
     assert set(owned) == every - fixed
 
 
-def test_penalised_scales_are_each_prunable_channel_once() -> None:
+def test_penalized_scales_are_each_prunable_channel_once() -> None:
     """Exactly the BatchNorms: a YOLOv8 has no other channels; in YOLO11 those around attention stay out."""
     seen: dict[str, list[int]] = {}
     model = make_model()

@@ -26,6 +26,12 @@ def test_own_card_is_read_whole():
     assert card.details["format_version"] == 1
 
 
+def test_the_padding_of_an_earlier_export_is_read():
+    entry = card_input(letterbox_color=[1, 2, 3])
+    entry["letterbox_colour"] = entry.pop("letterbox_color")
+    assert read_card(own(input=entry), [IMAGE], [RAW]).letterbox_color == (1, 2, 3)
+
+
 def test_own_card_wins_over_ultralytics_keys():
     card = read_card({**own(), "names": "{0: 'other'}", "stride": "32"}, [IMAGE], [RAW])
     assert card.names[0] == "red"
@@ -83,7 +89,7 @@ def test_graphs_that_are_no_detector_are_refused(inputs, outputs, message):
         ({"input": card_input(scale=0)}, "scale 0.0"),
         ({"input": card_input(height=float("inf"))}, "damaged"),
         ({"input": card_input(height=1 << 20)}, "height"),
-        ({"input": card_input(letterbox_colour=[0, 0, 256])}, "letterbox_colour"),
+        ({"input": card_input(letterbox_color=[0, 0, 256])}, "letterbox_color"),
         ({"origin": "x" * (2 << 20)}, "damaged.*characters"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_child_that_dies_is_an_error_that_says_how(kind, words):
 
 def test_waiting_ends_when_this_process_is_ending(monkeypatch):
     ending = threading.Event()
-    monkeypatch.setattr(child, "CANCELLED", ending)
+    monkeypatch.setattr(child, "CANCELED", ending)
     threading.Timer(0.2, ending.set).start()
     with pytest.raises(ModelError, match="the process is ending"):
         behave("sleep")

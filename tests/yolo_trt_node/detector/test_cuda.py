@@ -16,7 +16,7 @@ from yolo_trt_node.detector import cuda
 from yolo_trt_node.detector.letterbox import Preprocessor
 from yolo_trt_node.images.encodings import FRAME_ENCODINGS as ENCODINGS
 
-COLOUR = (110, 120, 130)
+COLOR = (110, 120, 130)
 
 # Image and network sizes: odd, portrait, tiny, enlarged, not scaled, halved, and what cameras really have.
 SIZES = [
@@ -40,7 +40,7 @@ def kernel():
 
 def difference(kernel, frame, shape, dtype, channels="RGB"):
     """How far the kernel is from the CPU path, in 8-bit levels: the largest, and the mean."""
-    options = {"channels": channels, "scale": 1 / 255, "colour": COLOUR}
+    options = {"channels": channels, "scale": 1 / 255, "color": COLOR}
     batch, (layout,) = Preprocessor(*shape, **options)([frame])
     tensor = kernel(frame, layout, dtype=dtype, **options)
     assert tensor.shape == batch[0].shape
@@ -69,7 +69,7 @@ def test_the_kernel_writes_halves_and_either_channel_order(kernel, channels):
 @pytest.mark.parametrize("scale", [1 / 255, 1.0, 257.0, 1e-7, 0.0])
 def test_halves_are_rounded_as_by_numpy(kernel, scale):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    options = {"channels": "RGB", "scale": scale, "colour": COLOUR}
+    options = {"channels": "RGB", "scale": scale, "color": COLOR}
     frame = encode(levels, "bgr8")
     layout = Preprocessor(16, 16, **options)([frame])[1][0]
     with np.errstate(over="ignore"):
@@ -116,14 +116,14 @@ def test_the_ptx_that_is_shipped_is_that_of_the_source(ptx):
 def test_the_ptx_takes_the_arguments_that_are_given_and_computes_nothing_in_double():
     text = cuda.PTX.read_text()
     frame = encode(picture(20, 30), "nv12")
-    layout = Preprocessor(32, 32, channels="RGB", scale=1.0, colour=COLOUR)([frame])[1][0]
+    layout = Preprocessor(32, 32, channels="RGB", scale=1.0, color=COLOR)([frame])[1][0]
     values = cuda.arguments(
         frame,
         layout,
         frame_pointer=1,
         table_pointer=3,
         tensor_pointer=2,
-        colour=COLOUR,
+        color=COLOR,
         channels="RGB",
         scale=1.0,
         half=False,

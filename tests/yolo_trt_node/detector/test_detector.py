@@ -9,11 +9,11 @@ from support.frames import encode
 from support.toy_detector import expected_box, model_card, paint_cells, write_toy_detector
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 
-GREY = 114
+GRAY = 114
 
 
 def canvas(height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), GREY, np.uint8)
+    return np.full((height, width, 3), GRAY, np.uint8)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from yolo_trt_node.detector import Detector, DetectorOptions
 from yolo_trt_node.detector.backends import onnx_runtime
 from yolo_trt_node.images.encodings import FRAME_ENCODINGS as ENCODINGS
 
-GREY = 114
+GRAY = 114
 SIDE = 64
 
 
@@ -34,7 +34,7 @@ def batches(monkeypatch):
 
 
 def paint(height, width, *objects):
-    image = np.full((height, width, 3), GREY, np.uint8)
+    image = np.full((height, width, 3), GRAY, np.uint8)
     for left, top, right, bottom, class_id in objects:
         image[top:bottom, left:right] = BGR[NAMES[class_id]]
     return image

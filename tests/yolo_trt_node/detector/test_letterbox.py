@@ -64,10 +64,10 @@ def test_an_odd_row_of_padding_lies_below_as_in_ultralytics():
     assert (box.top, box.left, box.scaled_height) == (0, 0, 63)
 
 
-def plain(frame, layout, channels, colour):
+def plain(frame, layout, channels, color):
     """The definition, step by step: to BGR, scale, pad, order, 3 x height x width, 8 bits."""
     wanted = np.empty((layout.height, layout.width, 3), np.uint8)
-    wanted[:] = colour
+    wanted[:] = color
     scaled = cv2.resize(
         frame.to_bgr(), (layout.scaled_width, layout.scaled_height), interpolation=cv2.INTER_LINEAR
     )
@@ -83,12 +83,12 @@ def plain(frame, layout, channels, colour):
     "size", [(45, 81), (32, 48), (24, 48), (91, 33), (3, 200), (200, 3), (2, 2), (96, 144), (64, 96)]
 )
 def test_pixels_equal_the_plain_definition(size, encoding, channels):
-    colour = (10, 114, 200)
+    color = (10, 114, 200)
     frame = encode(picture(*size), encoding, padding=5)
-    preprocess = Preprocessor(32, 48, channels=channels, scale=1 / 255, colour=colour)
+    preprocess = Preprocessor(32, 48, channels=channels, scale=1 / 255, color=color)
     preprocess([encode(picture(50, 60, seed=9), "bgr8")])  # leaves its traces in the buffers
     batch, (layout,) = preprocess([frame])
-    wanted = plain(frame, layout, channels, colour).astype(np.float32) / 255
+    wanted = plain(frame, layout, channels, color).astype(np.float32) / 255
     np.testing.assert_allclose(batch[0], wanted, atol=1e-6)
 
 
@@ -98,14 +98,14 @@ def test_scaling_by_whole_factors_equals_opencv(factor, channels):
     image = np.random.default_rng(factor).integers(0, 256, (18 * factor, 32 * factor, channels), np.uint8)
     encoding = {1: "mono8", 3: "rgb8", 4: "rgba8"}[channels]
     frame = Frame(image, *image.shape[:2], encoding, image.strides[0])
-    options = {"channels": "RGB", "scale": 1.0, "colour": (1, 2, 3)}
+    options = {"channels": "RGB", "scale": 1.0, "color": (1, 2, 3)}
     batch, (layout,) = Preprocessor(18, 32, **options)([frame])
     np.testing.assert_array_equal(batch[0], plain(frame, layout, "RGB", (1, 2, 3)))
 
 
 def test_a_batch_holds_frames_of_every_encoding_and_size_side_by_side():
     frames = [encode(picture(40 + 10 * i, 70, seed=i), encoding) for i, encoding in enumerate(ENCODINGS)]
-    options = {"channels": "RGB", "scale": 1.0, "colour": (1, 2, 3)}
+    options = {"channels": "RGB", "scale": 1.0, "color": (1, 2, 3)}
     batch, layouts = Preprocessor(64, 64, **options)(frames)
     assert batch.shape == (len(ENCODINGS), 3, 64, 64)
     for tensor, frame, layout in zip(batch, frames, layouts, strict=True):
@@ -113,7 +113,7 @@ def test_a_batch_holds_frames_of_every_encoding_and_size_side_by_side():
 
 
 def test_memory_is_reused_from_frame_to_frame():
-    preprocess = Preprocessor(64, 96, channels="RGB", scale=1.0, colour=(1, 2, 3))
+    preprocess = Preprocessor(64, 96, channels="RGB", scale=1.0, color=(1, 2, 3))
     frames = [encode(picture(90, 160), encoding) for encoding in ENCODINGS]
     preprocess(frames)
     tracemalloc.start()
@@ -127,6 +127,6 @@ def test_a_read_only_view_with_padded_rows_is_read():
     wide = np.random.default_rng(1).integers(0, 256, (20, 40, 3), np.uint8)
     view = wide[:, :30]
     view.flags.writeable = False
-    preprocess = Preprocessor(32, 32, channels="RGB", scale=1.0, colour=(0, 0, 0))
+    preprocess = Preprocessor(32, 32, channels="RGB", scale=1.0, color=(0, 0, 0))
     padded = preprocess([view])[0].copy()
     np.testing.assert_array_equal(padded, preprocess([np.ascontiguousarray(view)])[0])

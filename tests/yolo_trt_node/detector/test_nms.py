@@ -24,12 +24,12 @@ def iou(a, b):
 def dense_scene(rng, objects, candidates, classes, smallest=8.0, largest=60.0, side=1280.0):
     """Candidates in heaps around objects, as a network gives them: boxes N x 4, scores, class ids."""
     size = rng.uniform(smallest, largest, (objects, 2))
-    centre = rng.uniform(0, side, (objects, 2))
+    center = rng.uniform(0, side, (objects, 2))
     class_ids = rng.integers(0, classes, objects)
     which = np.concatenate((np.arange(objects), rng.integers(0, objects, candidates - objects)))
-    centre = centre[which] + rng.normal(0, 0.04, (candidates, 2)) * size[which]
+    center = center[which] + rng.normal(0, 0.04, (candidates, 2)) * size[which]
     half = size[which] * rng.normal(1, 0.04, (candidates, 2)) / 2
-    boxes = np.concatenate((centre - half, centre + half), axis=1).astype(np.float32)
+    boxes = np.concatenate((center - half, center + half), axis=1).astype(np.float32)
     return boxes, rng.uniform(0.25, 1, candidates).astype(np.float32), class_ids[which].astype(np.int32)
 
 

@@ -20,10 +20,10 @@ def test_a_frame_is_a_view_of_the_memory_given_and_becomes_bgr(encoding, padding
     assert bgr.shape == IMAGE.shape
     if encoding in ("nv12", "yuyv", "mono8"):
         # Chroma is lost, brightness is not (limited range and rounding cost a few levels).
-        grey, wanted = (cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(int) for image in (bgr, IMAGE))
+        gray, wanted = (cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(int) for image in (bgr, IMAGE))
         assert (
             np.abs(
-                cv2.blur(grey.astype(np.float32), (9, 9)) - cv2.blur(wanted.astype(np.float32), (9, 9))
+                cv2.blur(gray.astype(np.float32), (9, 9)) - cv2.blur(wanted.astype(np.float32), (9, 9))
             ).max()
             < 12
         )

@@ -47,9 +47,9 @@ def planar(image):
 def mosaic(image, pattern):
     """What a sensor behind a Bayer filter sees; the pattern is row by row, as in bayer_PATTERN8."""
     seen = np.empty(image.shape[:2], np.uint8)
-    for index, colour in enumerate(pattern):
+    for index, color in enumerate(pattern):
         part = (slice(index // 2, None, 2), slice(index % 2, None, 2))
-        seen[part] = image[..., "bgr".index(colour)][part]
+        seen[part] = image[..., "bgr".index(color)][part]
     return seen
 
 
@@ -166,19 +166,19 @@ class TestConverted:
     def test_mono16(self, padding, big, name):
         values = np.random.default_rng(0).integers(0, 65536, ODD, np.uint16)
         made = message(name, bytes_of(values, big), *ODD, padding=padding, big=big)
-        grey = raw_frame(made).to_bgr()
-        assert (grey == grey[..., :1]).all()
-        np.testing.assert_allclose(grey[..., 0], values * (255 / 65535), atol=0.51)
+        gray = raw_frame(made).to_bgr()
+        assert (gray == gray[..., :1]).all()
+        np.testing.assert_allclose(gray[..., 0], values * (255 / 65535), atol=0.51)
 
     @pytest.mark.parametrize("size", [ODD, EVEN])
     @pytest.mark.parametrize("pattern", BAYER)
     def test_bayer(self, padding, pattern, size):
         # One colour for each quarter: away from the seams, demosaicing gives it back exactly.
         image = np.zeros((*size, 3), np.uint8)
-        for index, colour in enumerate([(250, 20, 30), (10, 240, 60), (40, 5, 230), (90, 90, 90)]):
+        for index, color in enumerate([(250, 20, 30), (10, 240, 60), (40, 5, 230), (90, 90, 90)]):
             rows, columns = size[0] // 2, size[1] // 2
             top, left = (index // 2) * rows, (index % 2) * columns
-            image[top : top + rows + 1, left : left + columns + 1] = colour
+            image[top : top + rows + 1, left : left + columns + 1] = color
         seen = mosaic(image, pattern)
         inner = [slice(4, 9), slice(-9, -4)]
 
@@ -324,9 +324,9 @@ class TestCompressed:
         np.testing.assert_array_equal(frame.to_bgr(), picture(*ODD))
 
     @pytest.mark.parametrize("suffix", STILLS)
-    @pytest.mark.parametrize("grey", [False, True])
-    def test_as_opencv_decodes_it(self, suffix, grey):
-        image = picture(*ODD)[..., 0] if grey else picture(*ODD)
+    @pytest.mark.parametrize("gray", [False, True])
+    def test_as_opencv_decodes_it(self, suffix, gray):
+        image = picture(*ODD)[..., 0] if gray else picture(*ODD)
         made = compressed(image, suffix)
         wanted = cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR)
         np.testing.assert_array_equal(frame_from_message(made, MAX_PIXELS).to_bgr(), wanted)

@@ -18,19 +18,19 @@ from support.toy_detector import (
 )
 from yolo_trt_node.detector import Detector
 
-GREY = 114
+GRAY = 114
 
 
 def boxes_of(message) -> np.ndarray:
     rows = []
     for detection in message.detections:
-        centre, box = detection.bbox.center.position, detection.bbox
+        center, box = detection.bbox.center.position, detection.bbox
         rows.append(
             (
-                centre.x - box.size_x / 2,
-                centre.y - box.size_y / 2,
-                centre.x + box.size_x / 2,
-                centre.y + box.size_y / 2,
+                center.x - box.size_x / 2,
+                center.y - box.size_y / 2,
+                center.x + box.size_x / 2,
+                center.y + box.size_y / 2,
             )
         )
     return np.array(rows).reshape(-1, 4)
@@ -312,7 +312,7 @@ class TestParametersInFlight:
 
     def test_tiles_are_switched_on_and_off(self, environment, peer, tmp_path):
         model = write_rectangle_detector(tmp_path / "rectangles.onnx")
-        image = np.full((160, 240, 3), GREY, np.uint8)
+        image = np.full((160, 240, 3), GRAY, np.uint8)
         image[70:74, 118:123] = BGR["red"]
         with detector_node(environment, {"model": model}):
             assert len(peer.detect(image).detections) == 0

@@ -62,14 +62,14 @@ def found(count: int, seed: int = 0) -> Detections:
     )
 
 
-def test_the_serialiser_fits_the_installed_messages():
+def test_the_serializer_fits_the_installed_messages():
     assert serialization_fits()
 
 
 @pytest.mark.parametrize("frame_id", ["", "f", "fr", "camera_front", "ünïcode/\N{SNOWMAN}"])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 40])
 @pytest.mark.parametrize("tracked", [False, True])
-def test_serialised_at_once_it_is_the_very_message(frame_id, count, tracked):
+def test_serialized_at_once_it_is_the_very_message(frame_id, count, tracked):
     head = Header(frame_id=frame_id)
     head.stamp.sec, head.stamp.nanosec = -7, 999_999_999
     ids = np.array([7**index % 100_003 for index in range(count)], np.int64) if tracked else None

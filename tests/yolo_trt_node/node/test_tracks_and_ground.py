@@ -134,8 +134,8 @@ class TestGround:
                 < 0.01 * BELOW_M + 0.5 * (box[3] - box[1]) * BELOW_M / FOCAL
             )
             assert place.z == 2.0
-            centre = detection.bbox.center.position
-            assert (centre.x, centre.y, centre.z) == (place.x, place.y, place.z)
+            center = detection.bbox.center.position
+            assert (center.x, center.y, center.z) == (place.x, place.y, place.z)
             assert detection.bbox.size.x == pytest.approx((box[2] - box[0]) * BELOW_M / FOCAL, rel=0.01)
             covariance = np.array(detection.results[0].pose.covariance).reshape(6, 6)
             np.testing.assert_allclose(covariance, covariance.T)

@@ -81,8 +81,8 @@ def assert_answered(answers: list, frames: int) -> None:
         assert detection.header == header(index)
         assert detection.results[0].hypothesis.class_id == str(index % 3)
         x1, y1, x2, y2 = expected_box(1 + index % 6, 1 + index % 5)
-        centre = detection.bbox.center.position
-        assert (centre.x, centre.y) == pytest.approx(((x1 + x2) / 2, (y1 + y2) / 2), abs=0.01)
+        center = detection.bbox.center.position
+        assert (center.x, center.y) == pytest.approx(((x1 + x2) / 2, (y1 + y2) / 2), abs=0.01)
 
 
 @pytest.fixture

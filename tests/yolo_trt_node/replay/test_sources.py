@@ -15,7 +15,7 @@ STORE = typestore()
 SECOND = 1_000_000_000
 
 
-def grey(value: int) -> np.ndarray:
+def gray(value: int) -> np.ndarray:
     return np.full((48, 64, 3), value, np.uint8)
 
 
@@ -27,7 +27,7 @@ def value_of(message) -> int:
 @pytest.fixture
 def folder(tmp_path):
     for number in (10, 2, 1):
-        cv2.imwrite(str(tmp_path / f"frame{number}.png"), grey(number))
+        cv2.imwrite(str(tmp_path / f"frame{number}.png"), gray(number))
     (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
 
@@ -37,7 +37,7 @@ def video(tmp_path):
     file = tmp_path / "flight.avi"
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 48))
     for value in (40, 80, 120):
-        writer.write(grey(value))
+        writer.write(gray(value))
     writer.release()
     return file
 
@@ -50,11 +50,11 @@ def make_bag(path, *topics: tuple[str, str, bytes]):
 
 
 def raw(value: int) -> bytes:
-    return messages.image(STORE, messages.header(STORE, 3 * SECOND, "nose"), grey(value))
+    return messages.image(STORE, messages.header(STORE, 3 * SECOND, "nose"), gray(value))
 
 
 def jpeg(value: int) -> bytes:
-    data = cv2.imencode(".jpg", grey(value))[1].tobytes()
+    data = cv2.imencode(".jpg", gray(value))[1].tobytes()
     return messages.compressed_image(STORE, messages.header(STORE, 4 * SECOND, "nose"), "jpeg", data)
 
 
@@ -87,7 +87,7 @@ def test_image_files_are_passed_on_as_they_are(folder):
 
 
 def test_other_files_become_jpeg(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.bmp"), grey(90))
+    cv2.imwrite(str(tmp_path / "a.bmp"), gray(90))
     ((_, _, message),) = read(tmp_path, CompressedImage, compressed=True)
     assert message.format == "jpeg"
     assert abs(value_of(message) - 90) <= 1
@@ -189,6 +189,6 @@ def test_what_cannot_be_played_is_said(tmp_path, name, options, words):
     info = messages.label_info(STORE, header, ["car"], 0.5)
     make_bag(tmp_path / "info", ("/label_info", messages.LABEL_INFO_TYPE, info))
     (tmp_path / "pictures").mkdir()
-    cv2.imwrite(str(tmp_path / "pictures" / "a.png"), grey(1))
+    cv2.imwrite(str(tmp_path / "pictures" / "a.png"), gray(1))
     with pytest.raises(SourceError, match=words):
         read(tmp_path / name, **options)

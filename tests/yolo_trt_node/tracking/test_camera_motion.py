@@ -71,8 +71,8 @@ def test_scenes_that_have_nothing_in_common_give_none():
 def test_every_encoding_of_the_detector_shows_the_motion(ground, encoding):
     def frame(bgr: np.ndarray) -> Frame:
         if encoding == "nv12":
-            grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
-            data = np.concatenate((grey, np.full((HEIGHT // 2, WIDTH), 128, np.uint8)))
+            gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+            data = np.concatenate((gray, np.full((HEIGHT // 2, WIDTH), 128, np.uint8)))
         elif encoding == "yuyv":
             data = np.full((HEIGHT, WIDTH, 2), 128, np.uint8)
             data[:, :, 0] = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)

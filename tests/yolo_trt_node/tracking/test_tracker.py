@@ -187,13 +187,13 @@ def test_a_turn_of_the_camera_is_not_taken_for_the_objects_motion():
 
 def test_a_crowd_costs_little():
     rng = np.random.default_rng(0)
-    centres = rng.uniform((20, 20), (940, 520), (300, 2))
+    centers = rng.uniform((20, 20), (940, 520), (300, 2))
     sizes = np.full((300, 2), 12.0)
     classes = rng.integers(3, size=300)
     tracker = Tracker(STILL)
     seconds = []
     for k in range(20):
-        boxes = np.concatenate((centres + rng.normal(0, 0.5, (300, 2)), sizes), axis=1)
+        boxes = np.concatenate((centers + rng.normal(0, 0.5, (300, 2)), sizes), axis=1)
         detections = found(*boxes, classes=classes)
         start = time.perf_counter()
         tracker.update(detections, BLANK, k / 30)

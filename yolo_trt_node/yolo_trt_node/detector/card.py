@@ -49,7 +49,7 @@ class ModelCard:
             ``end2end`` (rows of x1, y1, x2, y2, score, class; suppression is inside the model).
         channels: channel order of the input tensor, ``RGB`` or ``BGR``.
         scale: factor from 8-bit values to the input tensor's values.
-        letterbox_colour: value of the padding, in the order of the image's channels.
+        letterbox_color: value of the padding, in the order of the image's channels.
         score_threshold: default score cut.
         iou_threshold: default IoU above which the weaker of two boxes of a class is dropped.
         fixed_height: input height where the model allows no other, else ``None``.
@@ -65,7 +65,7 @@ class ModelCard:
     head: str = "raw"
     channels: str = "RGB"
     scale: float = 1.0 / 255.0
-    letterbox_colour: tuple[int, int, int] = (114, 114, 114)
+    letterbox_color: tuple[int, int, int] = (114, 114, 114)
     score_threshold: float = DEFAULT_SCORE_THRESHOLD
     iou_threshold: float = DEFAULT_IOU_THRESHOLD
     fixed_height: int | None = None
@@ -138,7 +138,7 @@ def read_card(
         head=head,
         channels=card.get("channels", "RGB"),
         scale=card.get("scale", 1.0 / 255.0),
-        letterbox_colour=card.get("letterbox_colour", (114, 114, 114)),
+        letterbox_color=card.get("letterbox_color", (114, 114, 114)),
         score_threshold=card.get("score_threshold", DEFAULT_SCORE_THRESHOLD),
         iou_threshold=card.get("iou_threshold", DEFAULT_IOU_THRESHOLD),
         fixed_height=height,
@@ -205,8 +205,8 @@ def _check_bounds(card: Mapping[str, Any]) -> None:
         if key in card and not least <= card[key] <= greatest:
             told = str(card[key])[:40]
             raise ModelError(f"the model says {key} {told}, which is not {least:g} to {greatest:g}")
-    if not all(0 <= value <= 255 for value in card.get("letterbox_colour", ())):
-        raise ModelError(f"the model card's letterbox_colour {card['letterbox_colour']} is not of 0 to 255")
+    if not all(0 <= value <= 255 for value in card.get("letterbox_color", ())):
+        raise ModelError(f"the model card's letterbox_color {card['letterbox_color']} is not of 0 to 255")
 
 
 def _parse_own(text: str) -> dict[str, Any]:
@@ -229,14 +229,16 @@ def _parse_own(text: str) -> dict[str, Any]:
             )
         if not isinstance(card["names"], list):
             raise TypeError("names is no list")
-        red, green, blue = (int(value) for value in entry["letterbox_colour"])
+        # Cards of earlier exports spell it with a u.
+        padding = entry["letterbox_color"] if "letterbox_color" in entry else entry["letterbox_colour"]
+        red, green, blue = (int(value) for value in padding)
         return {
             "names": tuple(str(name) for name in card["names"]),
             "height": int(entry["height"]),
             "width": int(entry["width"]),
             "channels": entry["channels"],
             "scale": float(entry["scale"]),
-            "letterbox_colour": (red, green, blue),
+            "letterbox_color": (red, green, blue),
             "head": str(card["head"]),
             "stride": int(card["stride"]),
             "score_threshold": float(card["score_threshold"]),

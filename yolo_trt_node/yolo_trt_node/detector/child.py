@@ -28,7 +28,7 @@ from yolo_trt_node.detector.specs import ModelError
 _LOG = logging.getLogger(__name__)
 
 REPORT_PERIOD_S = 5.0
-CANCELLED = threading.Event()
+CANCELED = threading.Event()
 """Set when this process is about to end: whoever waits for a child gets a `ModelError`."""
 
 _POLL_S = 0.02
@@ -133,7 +133,7 @@ def _watch(child: subprocess.Popen[bytes], request: str, limits: Limits, what: s
         child.stdin.flush()
     started = told = time.monotonic()
     while child.poll() is None:
-        if CANCELLED.wait(_POLL_S):
+        if CANCELED.wait(_POLL_S):
             raise ModelError(f"{what}: given up, the process is ending")
         now = time.monotonic()
         if now - started > limits.timeout_s:

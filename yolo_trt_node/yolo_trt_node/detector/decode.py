@@ -50,7 +50,7 @@ def decode_raw(
         ids = class_scores[:, anchors].argmax(axis=0)
         scores = best[anchors]
     boxes = prediction[:4, anchors]
-    centre, size = boxes[:2], boxes[2:]
+    center, size = boxes[:2], boxes[2:]
     # A sum is finite only if every number in it is.
     finite = np.isfinite(boxes.sum(axis=0) + scores)
     wanted = classes[ids] & (scores > thresholds[ids])
@@ -58,7 +58,7 @@ def decode_raw(
     if len(usable) > MAX_CANDIDATES:
         usable = usable[np.argpartition(scores[usable], -MAX_CANDIDATES)[-MAX_CANDIDATES:]]
     half = size / 2
-    corners = np.concatenate((centre - half, centre + half))
+    corners = np.concatenate((center - half, center + half))
     if len(usable) < len(scores):
         corners, scores, ids = corners[:, usable], scores[usable], ids[usable]
     kept = class_aware_nms(corners.T, scores, ids, iou_threshold, max_det)

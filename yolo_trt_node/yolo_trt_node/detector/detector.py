@@ -259,7 +259,7 @@ class Detector:
             layouts = [Letterbox.fit(crop.height, crop.width, *shape) for crop in crops]
             prepared = time.perf_counter()
             card = self.card
-            predictions = infer_frames(crops, layouts, card.letterbox_colour, card.channels, card.scale)
+            predictions = infer_frames(crops, layouts, card.letterbox_color, card.channels, card.scale)
         else:
             batch, layouts = preprocess(crops)
             prepared = time.perf_counter()
@@ -319,7 +319,7 @@ class Detector:
                 *shape,
                 channels=self.card.channels,
                 scale=self.card.scale,
-                colour=self.card.letterbox_colour,
+                color=self.card.letterbox_color,
             )
             self._prepared[shape] = (preprocess, self._model.session(*shape))
         self._prepared.move_to_end(shape)

@@ -158,7 +158,7 @@ def _network_flags(trt: Any) -> int:
 
 def _set_precision(trt: Any, config: Any, precision: str, header: OnnxHeader) -> None:
     """Allow the precisions wanted, where that is done by flags; int8 needs Q/DQ in the model in any case."""
-    if precision == "int8" and not header.quantised:
+    if precision == "int8" and not header.quantized:
         raise BuildError("int8 needs a quantised model (Q/DQ operators), and this one has none")
     if is_strongly_typed(trt):
         if precision != header.precision:

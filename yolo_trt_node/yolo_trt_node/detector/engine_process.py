@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from yolo_trt_node.detector.card import ModelError
-from yolo_trt_node.detector.child import CANCELLED, command
+from yolo_trt_node.detector.child import CANCELED, command
 from yolo_trt_node.detector.engine_builder import Recipe
 
 _LOG = logging.getLogger(__name__)
@@ -32,16 +32,16 @@ def cancel_builds() -> None:
 
     Whoever waits for one gets a `ModelError`; the builders are killed, and leave nothing half-written.
     """
-    CANCELLED.set()
+    CANCELED.set()
 
 
-def refuse_if_cancelled() -> None:
+def refuse_if_canceled() -> None:
     """Return, unless the process is about to end.
 
     Raises:
         ModelError: it is.
     """
-    if CANCELLED.is_set():
+    if CANCELED.is_set():
         raise ModelError("the engine was not built: the process is ending")
 
 
@@ -115,7 +115,7 @@ def _follow(
         return {"code": child.wait()}
     latest, told = "starting", started
     while True:
-        refuse_if_cancelled()
+        refuse_if_canceled()
         try:
             answer = answers.get(timeout=POLL_S)
         except queue.Empty:

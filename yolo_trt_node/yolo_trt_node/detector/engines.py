@@ -28,7 +28,7 @@ from typing import Any
 from yolo_trt_node.detector import engine_process
 from yolo_trt_node.detector.card import ModelError
 from yolo_trt_node.detector.engine_builder import Recipe, write_durably
-from yolo_trt_node.detector.engine_process import POLL_S, refuse_if_cancelled, run_builder
+from yolo_trt_node.detector.engine_process import POLL_S, refuse_if_canceled, run_builder
 from yolo_trt_node.detector.onnx_file import OnnxHeader, fingerprint
 
 _LOG = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class EngineCache:
                         _LOG.info(
                             "waiting for another process that builds %s (%.0f s)", path.name, now - started
                         )
-                    refuse_if_cancelled()
+                    refuse_if_canceled()
                     time.sleep(POLL_S)
             yield
 

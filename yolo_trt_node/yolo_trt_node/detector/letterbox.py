@@ -106,7 +106,7 @@ class Preprocessor:
     """
 
     def __init__(
-        self, height: int, width: int, *, channels: str, scale: float, colour: tuple[int, int, int]
+        self, height: int, width: int, *, channels: str, scale: float, color: tuple[int, int, int]
     ) -> None:
         """Prepare buffers.
 
@@ -115,7 +115,7 @@ class Preprocessor:
             width: input width in pixels.
             channels: the tensor's channel order, ``RGB`` or ``BGR``.
             scale: factor from 8-bit values to the tensor's values.
-            colour: padding, three 8-bit values in the order blue, green, red.
+            color: padding, three 8-bit values in the order blue, green, red.
         """
         self.height = height
         self.width = width
@@ -123,7 +123,7 @@ class Preprocessor:
         self._planes = np.empty((3, height, width), np.uint8)
         # The same planes in the order blue, green, red.
         self._bgr_planes = self._planes[::-1] if channels == "RGB" else self._planes
-        self._colour = np.array(colour, np.uint8).reshape(3, 1, 1)
+        self._color = np.array(color, np.uint8).reshape(3, 1, 1)
         self._layout: Letterbox | None = None
         self._batch = np.empty((0, 3, height, width), np.float32)
         self._memory: dict[str, NDArray[np.uint8]] = {}
@@ -156,7 +156,7 @@ class Preprocessor:
         """Write a frame's pixels into the 8-bit planes."""
         if layout != self._layout:
             # The padding stays from frame to frame; only a new geometry repaints it.
-            self._bgr_planes[:] = self._colour
+            self._bgr_planes[:] = self._color
             self._layout = layout
         rows = slice(layout.top, layout.top + layout.scaled_height)
         columns = slice(layout.left, layout.left + layout.scaled_width)

@@ -30,7 +30,7 @@ _ELEMENT_TYPES = {
     11: "float64",
     16: "bfloat16",
 }
-_QUANTISED = ("QuantizeLinear", "DequantizeLinear")
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
 
 # Beyond every detector there is; a file of tiny fields, or of graphs in graphs, would keep Python busy for
 # ever.
@@ -54,7 +54,7 @@ class OnnxHeader:
         metadata: its ``metadata_props``.
         inputs: the graph's inputs, initialisers left out.
         outputs: the graph's outputs.
-        quantised: it holds quantised operators (Q/DQ), so that a runtime computes in int8.
+        quantized: it holds quantised operators (Q/DQ), so that a runtime computes in int8.
         weight_type: element type of most of its floating-point weights, ``float32`` or ``float16``.
         external: names of the files beside it that hold weights.
         suppresses: the suppression is inside the graph, as ONNX's operator NonMaxSuppression.
@@ -64,7 +64,7 @@ class OnnxHeader:
     metadata: dict[str, str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    quantised: bool
+    quantized: bool
     weight_type: str
     external: tuple[str, ...]
     suppresses: bool
@@ -73,7 +73,7 @@ class OnnxHeader:
     @property
     def precision(self) -> str:
         """The precision that the file itself asks for: ``fp32``, ``fp16`` or ``int8``."""
-        if self.quantised:
+        if self.quantized:
             return "int8"
         return "fp16" if self.weight_type == "float16" else "fp32"
 
@@ -187,14 +187,14 @@ class _Reader:
         if graph is None:
             raise ValueError("it holds no graph")
         inputs, outputs = [], []
-        initialisers: set[str] = set()
+        initializers: set[str] = set()
         bytes_of_type: dict[int, int] = {}
         for number, value in self._fields(graph):
             if number == 1:
                 self._node(_message(value), 1)
             elif number == 5:
                 name, kind = self._tensor(_message(value))
-                initialisers.add(name)
+                initializers.add(name)
                 bytes_of_type[kind] = bytes_of_type.get(kind, 0) + len(_message(value))
             elif number == 11:
                 inputs.append(self._value_info(_message(value)))
@@ -206,13 +206,13 @@ class _Reader:
         half = 2 * bytes_of_type.get(10, 0) > bytes_of_type.get(1, 0)
         return OnnxHeader(
             metadata,
-            tuple(spec for spec in inputs if spec.name not in initialisers),
+            tuple(spec for spec in inputs if spec.name not in initializers),
             tuple(outputs),
-            bool(self.operators.intersection(_QUANTISED)),
+            bool(self.operators.intersection(_QUANTIZED)),
             "float16" if half else "float32",
             tuple(sorted(self.external)),
             "NonMaxSuppression" in self.operators,
-            next((self.free[spec.name] for spec in inputs if spec.name not in initialisers), ()),
+            next((self.free[spec.name] for spec in inputs if spec.name not in initializers), ()),
         )
 
     def _graph(self, message: memoryview, depth: int) -> None:

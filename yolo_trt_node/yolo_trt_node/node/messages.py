@@ -64,7 +64,7 @@ def detection_array(header: Header, detections: Detections) -> Detection2DArray:
         detections: boxes in pixels of that image.
     """
     message = Detection2DArray(header=header)
-    for (centre_x, centre_y), (width, height), score, class_id, track in zip(
+    for (center_x, center_y), (width, height), score, class_id, track in zip(
         detections.centers().tolist(),
         detections.sizes().tolist(),
         detections.scores.tolist(),
@@ -73,8 +73,8 @@ def detection_array(header: Header, detections: Detections) -> Detection2DArray:
         strict=True,
     ):
         detection = Detection2D(header=header, id=track)
-        detection.bbox.center.position.x = centre_x
-        detection.bbox.center.position.y = centre_y
+        detection.bbox.center.position.x = center_x
+        detection.bbox.center.position.y = center_y
         detection.bbox.size_x = width
         detection.bbox.size_y = height
         result = ObjectHypothesisWithPose()

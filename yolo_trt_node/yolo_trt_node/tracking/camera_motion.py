@@ -47,9 +47,9 @@ class CameraMotion:
             3 x 3 float64 from pixels of the last frame to pixels of this one; the identity for the first
             frame, and where too few corners agree to tell.
         """
-        grey, scale = _reduced_grey(frame)
-        last, self._last = self._last, grey
-        if last is None or last.shape != grey.shape:
+        gray, scale = _reduced_gray(frame)
+        last, self._last = self._last, gray
+        if last is None or last.shape != gray.shape:
             return np.eye(3)
         # Looked for in half the resolution, which costs a quarter; where exactly they are does not matter.
         half = cv2.resize(last, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -57,7 +57,7 @@ class CameraMotion:
         if corners is None or len(corners) < _LEAST_CORNERS:
             return np.eye(3)
         corners = corners * 2 + 0.5
-        moved, found, _ = cv2.calcOpticalFlowPyrLK(last, grey, corners, None, maxLevel=_LEVELS)
+        moved, found, _ = cv2.calcOpticalFlowPyrLK(last, gray, corners, None, maxLevel=_LEVELS)
         tracked = found.ravel() == 1
         if tracked.sum() < _LEAST_CORNERS:
             return np.eye(3)
@@ -71,7 +71,7 @@ class CameraMotion:
         return motion / motion[2, 2]
 
 
-def _reduced_grey(frame: Frame) -> tuple[NDArray[np.uint8], int]:
+def _reduced_gray(frame: Frame) -> tuple[NDArray[np.uint8], int]:
     """Return a grey picture of at most `_WIDTH` columns, and how many pixels each of its pixels covers."""
     scale = 1
     while frame.width // scale > _WIDTH:

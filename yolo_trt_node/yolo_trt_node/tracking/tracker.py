@@ -41,7 +41,7 @@ _TRACK = np.dtype(
         ("class_id", np.int32),
         ("hits", np.int64),
         ("unseen_s", np.float64),
-        ("centre", np.float64, 2),
+        ("center", np.float64, 2),
         ("velocity", np.float64, 2),
         ("size", np.float64, 2),
         # Covariance of position and velocity along either axis, and variance of width and height.
@@ -154,7 +154,7 @@ class Tracker:
         found = np.zeros(len(detections), _TRACK)
         found["id"] = NO_ID
         found["class_id"] = detections.class_ids
-        found["centre"] = detections.centers()
+        found["center"] = detections.centers()
         found["size"] = detections.sizes()
         noise = (_NOISE_PX + _NOISE_SHARE * _extent(found)) ** 2
         high = np.asarray(detections.scores) >= self.options.high_score
@@ -208,11 +208,11 @@ def _carry(tracks: NDArray[np.void], motion: NDArray[np.float64]) -> None:
     """Move tracks with the image, by a 3 x 3 homography; in place."""
     if not len(tracks):
         return
-    x, y, w = motion @ np.column_stack((tracks["centre"], np.ones(len(tracks)))).T
+    x, y, w = motion @ np.column_stack((tracks["center"], np.ones(len(tracks)))).T
     # The homography's derivative at each centre turns and stretches velocities and sizes.
     linear = (motion[:2, :2] - np.stack((x / w, y / w), 1)[:, :, None] * motion[2, :2]) / w[:, None, None]
     stretch = np.abs(np.linalg.det(linear))
-    tracks["centre"] = np.stack((x / w, y / w), axis=1)
+    tracks["center"] = np.stack((x / w, y / w), axis=1)
     tracks["velocity"] = np.einsum("nij,nj->ni", linear, tracks["velocity"])
     tracks["size"] *= np.sqrt(stretch)[:, None]
     for name in ("position_var", "cross_var", "velocity_var", "size_var"):
@@ -223,7 +223,7 @@ def _predict(tracks: NDArray[np.void], step_s: float) -> None:
     """Kalman prediction: constant velocity, white acceleration, and a size that wanders; in place."""
     extent = _extent(tracks)
     drive = (_ACCELERATION * extent) ** 2
-    tracks["centre"] += step_s * tracks["velocity"]
+    tracks["center"] += step_s * tracks["velocity"]
     tracks["position_var"] += (
         2 * step_s * tracks["cross_var"]
         + step_s**2 * tracks["velocity_var"]
@@ -243,16 +243,16 @@ def _cost(
     Against that of a track whose prediction is exact, so that zero is the best there is: a track that has
     not been seen for long is likely everywhere, and must not win against one that is sure.
     """
-    centre_var = tracks["position_var"][:, None] + noise
+    center_var = tracks["position_var"][:, None] + noise
     size_var = tracks["size_var"][:, None] + noise
-    away = np.zeros(centre_var.shape)
-    for name, variance in (("centre", centre_var), ("size", size_var)):
+    away = np.zeros(center_var.shape)
+    for name, variance in (("center", center_var), ("size", size_var)):
         for axis in (0, 1):
             away += np.subtract.outer(tracks[name][:, axis], found[name][:, axis]) ** 2 / variance
     possible = np.nonzero((away <= _GATE) & (tracks["class_id"][:, None] == found["class_id"]))
     cost = np.full(away.shape, np.inf)
     # Few pairs are possible, and logarithms are dear.
-    spread = centre_var[possible] * size_var[possible] / noise[possible[1]] ** 2
+    spread = center_var[possible] * size_var[possible] / noise[possible[1]] ** 2
     cost[possible] = away[possible] + 2 * np.log(spread)
     return cost
 
@@ -264,8 +264,8 @@ def _correct(
     seen = tracks[index]
     total = seen["position_var"] + noise
     gain, velocity_gain = seen["position_var"] / total, seen["cross_var"] / total
-    surprise = found["centre"] - seen["centre"]
-    seen["centre"] += gain[:, None] * surprise
+    surprise = found["center"] - seen["center"]
+    seen["center"] += gain[:, None] * surprise
     seen["velocity"] += velocity_gain[:, None] * surprise
     seen["velocity_var"] -= velocity_gain * seen["cross_var"]
     seen["cross_var"] *= 1 - gain

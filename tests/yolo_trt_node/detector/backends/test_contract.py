@@ -142,7 +142,7 @@ def test_the_precision_in_force_is_told(toy, backend, options):
     assert precision.split()[0] in ("fp32", "fp16", "bf16")
 
 
-def test_int8_without_a_quantised_model_is_refused(toy, backend, options):
+def test_int8_without_a_quantized_model_is_refused(toy, backend, options):
     with pytest.raises(ModelError, match=f"backend {backend} cannot run: .*int8"):
         Detector.load(toy, DetectorOptions(backend=backend, precision="int8"))
 

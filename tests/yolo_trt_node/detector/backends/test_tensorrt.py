@@ -18,7 +18,7 @@ from yolo_trt_node.detector.options import LoadOptions
 from yolo_trt_node.images.frames import Frame
 
 ALL = pytest.mark.parametrize("fake", fake_tensorrt.VERSIONS, indirect=True)
-COLOUR = (114, 114, 114)
+COLOR = (114, 114, 114)
 
 
 def images(count: int, height: int = 64, width: int = 64) -> np.ndarray:
@@ -133,13 +133,13 @@ class TestFrames:
         padded = random.integers(0, 256, (rows, row + 7), np.uint8)
         frames = [Frame(padded[:, :row], 50, 90, encoding, row + 7) for _ in range(3)]
         session = open_session(toy, 40, 64, max_batch=2)
-        preprocess = Preprocessor(40, 64, channels="RGB", scale=1 / 255, colour=COLOUR)
+        preprocess = Preprocessor(40, 64, channels="RGB", scale=1 / 255, color=COLOR)
         batch, _ = preprocess(frames)
         wanted = session.infer(batch).copy()
         layouts = [Letterbox.fit(50, 90, 40, 64)] * 3
 
         for _ in range(3):
-            found = session.infer_frames(frames, layouts, COLOUR, "RGB", 1 / 255)
+            found = session.infer_frames(frames, layouts, COLOR, "RGB", 1 / 255)
             # OpenCV's builds for other processors round a level differently here and there.
             np.testing.assert_allclose(found, wanted, atol=0.01)
 
@@ -158,7 +158,7 @@ class TestFrames:
         session = open_session(toy)
         for side in (32, 96, 48):
             frame = Frame.from_bgr(np.full((side, side, 3), 200, np.uint8))
-            session.infer_frames([frame], [Letterbox.fit(side, side, 64, 64)], COLOUR, "RGB", 1 / 255)
+            session.infer_frames([frame], [Letterbox.fit(side, side, 64, 64)], COLOR, "RGB", 1 / 255)
 
         session.close()
 
@@ -170,8 +170,8 @@ class TestFrames:
         for side in range(40, 46):
             frame = Frame.from_bgr(np.full((side, side + 9, 3), side, np.uint8))
             layout = Letterbox.fit(side, side + 9, 64, 64)
-            found = session.infer_frames([frame], [layout], COLOUR, "RGB", 1 / 255).copy()
-            batch, _ = Preprocessor(64, 64, channels="RGB", scale=1 / 255, colour=COLOUR)([frame])
+            found = session.infer_frames([frame], [layout], COLOR, "RGB", 1 / 255).copy()
+            batch, _ = Preprocessor(64, 64, channels="RGB", scale=1 / 255, color=COLOR)([frame])
             np.testing.assert_allclose(found, session.infer(batch), atol=0.01)
             assert len(session._loader._tables) <= 3
 

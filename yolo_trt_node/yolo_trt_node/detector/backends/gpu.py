@@ -268,7 +268,7 @@ class FrameLoader:
         tensor: Buffer,
         stream: Any,
         *,
-        colour: tuple[int, int, int],
+        color: tuple[int, int, int],
         channels: str,
         scale: float,
     ) -> None:
@@ -299,7 +299,7 @@ class FrameLoader:
                     frame_pointer=staged.pointer,
                     table_pointer=self._table(layout, stream).pointer,
                     tensor_pointer=tensor.pointer + index * tensor.stride,
-                    colour=colour,
+                    color=color,
                     channels=channels,
                     scale=scale,
                     half=tensor.dtype == np.float16,

@@ -109,8 +109,8 @@ class OnnxModel:
         providers: list[Any] = list(names)
         if self._provider == "tensorrt":
             half = "1" if self._precision in ("fp16", "int8") else "0"
-            quantised = "1" if self._precision == "int8" else "0"
-            providers[0] = (names[0], {"trt_fp16_enable": half, "trt_int8_enable": quantised})
+            quantized = "1" if self._precision == "int8" else "0"
+            providers[0] = (names[0], {"trt_fp16_enable": half, "trt_int8_enable": quantized})
         session = self._open(options, providers)
         # ONNX Runtime falls back to the CPU without a word that a node could see.
         if session.get_providers()[0] != names[0]:

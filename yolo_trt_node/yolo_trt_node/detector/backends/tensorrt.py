@@ -227,7 +227,7 @@ def resolve_precision(trt: Any, backend: str, wanted: str, header: OnnxHeader) -
     Raises:
         BackendUnavailable: the precision cannot be had of this file with this TensorRT.
     """
-    if wanted == "int8" and not header.quantised:
+    if wanted == "int8" and not header.quantized:
         raise BackendUnavailable(
             "int8 needs a quantised model", "make one by `yolo-compress export --precision int8`"
         )
@@ -240,5 +240,5 @@ def resolve_precision(trt: Any, backend: str, wanted: str, header: OnnxHeader) -
             )
         return header.precision
     if wanted == "auto":
-        return "int8" if header.quantised else "fp16"
+        return "int8" if header.quantized else "fp16"
     return wanted

@@ -152,7 +152,7 @@ class TensorRtSession:
         self,
         frames: Sequence[Frame],
         layouts: Sequence[Letterbox],
-        colour: tuple[int, int, int],
+        color: tuple[int, int, int],
         channels: str,
         scale: float,
     ) -> NDArray[np.float32]:
@@ -161,7 +161,7 @@ class TensorRtSession:
         Args:
             frames: N frames.
             layouts: where each lies in the network's input.
-            colour: padding, three 8-bit values in the order blue, green, red.
+            color: padding, three 8-bit values in the order blue, green, red.
             channels: the tensor's channel order, ``RGB`` or ``BGR``.
             scale: factor from 8-bit values to the tensor's values.
 
@@ -178,7 +178,7 @@ class TensorRtSession:
                 layouts[start : start + count],
                 self._input,
                 self._held.stream,
-                colour=colour,
+                color=color,
                 channels=channels,
                 scale=scale,
             )

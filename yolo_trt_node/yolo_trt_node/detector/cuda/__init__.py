@@ -51,9 +51,9 @@ def taps(layout: Letterbox) -> NDArray[np.void]:
 
 def _taps(size: int, source_size: int, *, clamp_weight: bool) -> NDArray[np.void]:
     # Scale and position in double, the fraction in float: as OpenCV rounds, so do the weights.
-    centre = ((np.arange(size) + 0.5) * (1.0 / (size / source_size)) - 0.5).astype(np.float32)
-    first = np.floor(centre)
-    fraction = centre - first
+    center = ((np.arange(size) + 0.5) * (1.0 / (size / source_size)) - 0.5).astype(np.float32)
+    first = np.floor(center)
+    fraction = center - first
     if clamp_weight:
         fraction[(first < 0) | (first >= source_size - 1)] = 0
         first = np.clip(first, 0, source_size - 1)
@@ -72,7 +72,7 @@ def arguments(
     frame_pointer: int,
     table_pointer: int,
     tensor_pointer: int,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     channels: str,
     scale: float,
     half: bool,
@@ -86,7 +86,7 @@ def arguments(
             memory follow the last.
         table_pointer: device address of `taps` of the layout.
         tensor_pointer: device address of this image's three planes in the input batch.
-        colour: padding, three 8-bit values in the order blue, green, red.
+        color: padding, three 8-bit values in the order blue, green, red.
         channels: the tensor's channel order, ``RGB`` or ``BGR``.
         scale: factor from 8-bit values to the tensor's values.
         half: the tensor is float16, otherwise float32.
@@ -103,7 +103,7 @@ def arguments(
         layout.top,
         layout.left,
         channels == "RGB",
-        *colour,
+        *color,
     )
     return (
         np.uint64(frame_pointer),
