@@ -15,7 +15,7 @@ from aerial_scenes.visdrone import Annotation
 
 
 @dataclass(frozen=True)
-class Frame:
+class FlightFrame:
     """One frame of a flight.
 
     Attributes:
@@ -74,7 +74,7 @@ class Flight:
     def __len__(self) -> int:
         return self._frames
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[FlightFrame]:
         return (self.frame(index) for index in range(self._frames))
 
     def camera(self, time: float) -> Camera:
@@ -105,7 +105,7 @@ class Flight:
         )
         return placed.camera(self.spec, target)
 
-    def frame(self, index: int) -> Frame:
+    def frame(self, index: int) -> FlightFrame:
         """Make frame `index`.
 
         Raises:
@@ -116,4 +116,4 @@ class Flight:
         time = index / self.fps
         look = replace(self._view.look, seed=self._view.look.seed + index)
         image, sightings = self._renderer.draw(self.camera(time), time, look)
-        return Frame(index, time, image, annotate(self.world, sightings, self.spec, target_ids=True))
+        return FlightFrame(index, time, image, annotate(self.world, sightings, self.spec, target_ids=True))

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "yolo_trt_node"))
 from yolo_trt_node.detector import ModelError  # noqa: E402
 from yolo_trt_node.detector.backends import open_model  # noqa: E402
 from yolo_trt_node.detector.options import LoadOptions  # noqa: E402
-from yolo_trt_node.detector.speed import choose  # noqa: E402
+from yolo_trt_node.detector.speed import choose_backend  # noqa: E402
 
 CONTENDERS = (
     ("onnxruntime", "auto"),
@@ -103,7 +103,7 @@ def main() -> None:
             f"{loading / rows[base][1]:6.2f}"
         )
     seconds = {name.removesuffix(" auto"): statistics.median(row[2]) for name, row in rows.items()}
-    print(choose(seconds)[1] or "auto has no choice here: one backend alone can run the model")
+    print(choose_backend(seconds)[1] or "auto has no choice here: one backend alone can run the model")
 
 
 if __name__ == "__main__":

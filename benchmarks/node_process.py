@@ -18,10 +18,10 @@ PATIENCE_S = 60.0
 
 def use_domain(domain: int) -> None:
     """Let this process and those that it starts talk in a domain of their own, by the shipped DDS profile."""
-    from yolo_trt_node.dds import AUTO, profile_environment
+    from yolo_trt_node.dds import AUTO_PROFILE, profile_environment
 
     profile, _ = profile_environment(
-        AUTO, {name: os.environ[name] for name in ("RMW_IMPLEMENTATION",) if name in os.environ}
+        AUTO_PROFILE, {name: os.environ[name] for name in ("RMW_IMPLEMENTATION",) if name in os.environ}
     )
     os.environ.update(profile, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
 

@@ -27,7 +27,7 @@ from aerial_scenes.scenes import SceneSpec, render_scene
 from aerial_scenes.visdrone import VISDRONE_CLASSES
 from yolo_compress.data.labelled import GroundTruth
 from yolo_compress.demo import real
-from yolo_compress.demo.flight import Shot, truth_of
+from yolo_compress.demo.flight import DemoFrame, truth_of
 from yolo_compress.errors import UserError
 from yolo_compress.measure.accuracy import Found, score
 from yolo_compress.measure.detector import MAX_DETECTIONS
@@ -55,7 +55,7 @@ class ImageSet:
     """Images with their truth, and the classes that are labelled in them."""
 
     name: str
-    shots: list[Shot]
+    shots: list[DemoFrame]
     class_ids: frozenset[int]
 
 
@@ -100,7 +100,7 @@ def export(checkpoint: Path, model: Path) -> None:
 
 
 def real_sets(root: Path) -> list[ImageSet]:
-    sets: dict[str, list[Shot]] = {}
+    sets: dict[str, list[DemoFrame]] = {}
     for path, shot in zip(real.image_paths(root), real.shots(root), strict=True):
         source = path.relative_to(root).parts
         if source[0] == "visdrone":
@@ -123,7 +123,7 @@ def generated_set() -> ImageSet:
     shots = []
     for seed in range(GENERATED_SCENES):
         scene = render_scene(10_000 + seed, spec)
-        shots.append(Shot(scene.image, truth_of(scene.annotations), ()))
+        shots.append(DemoFrame(scene.image, truth_of(scene.annotations), ()))
     return ImageSet("generated scenes, 1920x1080", shots, frozenset(range(len(VISDRONE_CLASSES))))
 
 
@@ -176,7 +176,7 @@ def number(value: float | None) -> str:
     return "     -" if value is None else f"{value:6.3f}"
 
 
-def time_ratios(model: Path, shots: Sequence[Shot], threads: int) -> dict[str, float]:
+def time_ratios(model: Path, shots: Sequence[DemoFrame], threads: int) -> dict[str, float]:
     """Return each way's time as a share of the plain pass's, the median over images and rounds."""
     detectors = {
         way: Detector.load(model, replace(options, threads=threads)) for way, options in WAYS.items()

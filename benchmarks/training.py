@@ -25,7 +25,7 @@ from rich.console import Console
 from yolo_compress import ultralytics_env  # noqa: F401  (must come before any import of Ultralytics)
 from yolo_compress.config.sections import Recipe, Training
 from yolo_compress.data.source import prepare_source
-from yolo_compress.training import Setting, StageTrainer, bf16_instructions
+from yolo_compress.training import StageContext, StageTrainer, bf16_instructions
 
 WARMUP_STEPS = 2
 
@@ -86,7 +86,7 @@ class TimedTrainer(StageTrainer):
         self._ended = clock, processor
 
 
-def measure(setting: Setting, model: str, training: Training, amp: bool) -> Steps:
+def measure(setting: StageContext, model: str, training: Training, amp: bool) -> Steps:
     """Train for an epoch and return what its steps took."""
     recipe = setting.recipe.model_copy(update={"amp": amp})
     trainer = TimedTrainer.prepare(model, training, dataclasses.replace(setting, recipe=recipe))
@@ -121,7 +121,7 @@ def main() -> None:
         console = Console(quiet=True)
         data = prepare_source(recipe, Path(name), console).description
         training = Training.model_validate({"epochs": 1, "batch": given.batch, "lr": 1e-3})
-        setting = Setting(recipe, data, Path(name) / "stage", "benchmark", console)
+        setting = StageContext(recipe, data, Path(name) / "stage", "benchmark", console)
         rounds: dict[bool, list[Steps]] = {False: [], True: []}
         for _ in range(given.rounds):
             for amp, steps in rounds.items():

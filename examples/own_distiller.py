@@ -11,7 +11,7 @@ from yolo_compress import load_recipe
 from yolo_compress.checkpoints import save_model
 from yolo_compress.config.sections import Distill, required
 from yolo_compress.distillation.trainer import Connectors, DistillationTrainer, Distiller, detect_widths
-from yolo_compress.training import Setting, train
+from yolo_compress.training import StageContext, train
 
 
 class SquaredDistance(Distiller):
@@ -43,8 +43,8 @@ def main(recipe: str, student: str, teacher: str) -> None:
     loaded = load_recipe(Path(recipe))
     folder = loaded.output / "own"
     assert loaded.data.yaml is not None
-    setting = Setting(loaded, loaded.data.yaml, folder, "own", Console(), teacher=Path(teacher))
-    save_model(train(MyTrainer, student, required(loaded.distill).train, setting), folder / "model.pt")
+    context = StageContext(loaded, loaded.data.yaml, folder, "own", Console(), teacher=Path(teacher))
+    save_model(train(MyTrainer, student, required(loaded.distill).train, context), folder / "model.pt")
     print(f"written: {folder / 'model.pt'}")
 
 

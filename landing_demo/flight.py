@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from yolo_autonomy.frames import Floats, Mount
-from yolo_autonomy.landing import Sighting, is_cut
+from yolo_autonomy.landing import TargetRanging, is_cut
 from yolo_autonomy.mavlink import Link
-from yolo_autonomy.target import Candidate, Choice, Selector
+from yolo_autonomy.target import Candidate, Selector, TargetChoice
 from yolo_trt_node.detector import Detector
 
 from landing_demo.pad import PAD_M, Site
@@ -91,8 +91,8 @@ def land(
     body.attitude = np.array([0.0, 0.0, 0.7])
     autopilot = Autopilot(kind, np.array(estimate_error))
     link = Link(autopilot.address, clock)
-    selector = Selector(Choice(min_score=0.3, gate=8.0))
-    sighting = Sighting(Mount(), "position", target_height=-float(site.pad[2]), target_size=PAD_M)
+    selector = Selector(TargetChoice(min_score=0.3, gate=8.0))
+    sighting = TargetRanging(Mount(), "position", target_height=-float(site.pad[2]), target_size=PAD_M)
     camera = sighting.mount.body_from_optical()
     waiting: list[tuple[int, int, Candidate | None]] = []
     images = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from yolo_trt_node.health.diagnosis import CYCLONE_PROFILE, FAST_DDS_PROFILE, Cause
-from yolo_trt_node.health.diagnostics import MESSAGES, Says
+from yolo_trt_node.health.diagnostics import MESSAGES, MessageText
 from yolo_trt_node.launch_arguments import DETECT_ARGUMENTS, REPLAY_ARGUMENTS, refuse_unknown
 from yolo_trt_node.node_options import NODE_OPTIONS
 
@@ -28,7 +28,9 @@ def test_the_page_explains_nothing_that_the_node_does_not_say():
 
 
 def test_messages_are_told_apart():
-    assert len(set(MESSAGES)) == len(MESSAGES) == len(Cause) + len([n for n in vars(Says) if n.isupper()])
+    assert (
+        len(set(MESSAGES)) == len(MESSAGES) == len(Cause) + len([n for n in vars(MessageText) if n.isupper()])
+    )
 
 
 def test_files_and_parameters_that_the_page_names_exist():

@@ -82,7 +82,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonResult:
     """What a comparison came to, or came to so far.
 
     Attributes:
@@ -250,7 +250,7 @@ def stock_sentence(ours: Row, stock: Row) -> str:
 
 def run_comparison(
     arms: Arms, console: Console, *, arm: str | None = None, seed: int | None = None
-) -> Comparison:
+) -> ComparisonResult:
     """Do every stage of every arm that is not done yet, seed by seed; measure; write what came out.
 
     A piece of a comparison, one arm or one seed, can be done by itself and beside others in the same folder;
@@ -292,7 +292,7 @@ def run_comparison(
     return result
 
 
-def collect(arms: Arms) -> Comparison:
+def collect(arms: Arms) -> ComparisonResult:
     """Gather what is there of a comparison, without doing anything.
 
     Raises:
@@ -331,7 +331,7 @@ def collect(arms: Arms) -> Comparison:
         )
     if not rows:
         raise UserError(f"nothing of this comparison is in {output} yet; leave out --collect to begin")
-    return Comparison(arms, tuple(rows), tuple(missing), images)
+    return ComparisonResult(arms, tuple(rows), tuple(missing), images)
 
 
 def _shown(arms: Arms) -> dict[str, Recipe]:
@@ -370,7 +370,7 @@ def _measure_latency(arms: Arms, folders: dict[str, Path], worker: StageWorker) 
     files.write_json(path, known)
 
 
-def _write(result: Comparison, output: Path) -> None:
+def _write(result: ComparisonResult, output: Path) -> None:
     """Write the figures for programs, the table for people, and the plot."""
     figures = {
         row.name: {

@@ -13,8 +13,8 @@ from yolo_compress import files
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Dense
 from yolo_compress.errors import UserError
-from yolo_compress.stages import Made, Stage, epochs
-from yolo_compress.training import Setting, StageTrainer, train
+from yolo_compress.stages import Stage, StageModel, epochs
+from yolo_compress.training import StageContext, StageTrainer, train
 from yolo_compress.yaml_files import read_yaml
 
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load  # isort: skip
@@ -31,12 +31,12 @@ class DenseStage(Stage):
 
     section: Dense
 
-    def make(self, setting: Setting, checkpoints: Sequence[Path]) -> Made:
+    def make(self, context: StageContext, checkpoints: Sequence[Path]) -> StageModel:
         """Load or train the detector."""
         if self.section.train is None:
             return load_model(self.section.model), {}
-        start = _architecture_file(self.section, setting.folder)
-        return train(StageTrainer, start, self.section.train, setting), {}
+        start = _architecture_file(self.section, context.folder)
+        return train(StageTrainer, start, self.section.train, context), {}
 
     def describe(self) -> str:
         """Name the model, and say how long it was trained."""

@@ -25,10 +25,10 @@ def examine(
         yield check
     # What is not installed cannot be imported, and the other checks import nearly all of it.
     try:
-        from yolo_compress.readiness import machine
+        from yolo_compress.readiness import check_machine
     except Exception as error:  # packages that do not fit together raise anything
         if complete:
             what = f"the packages do not import: {type(error).__name__}: {' '.join(str(error).split())}"
             yield Check("FAIL", what, "install the package that it names anew")
         return
-    yield from machine(recipe, overrides, classes)
+    yield from check_machine(recipe, overrides, classes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
-Status = Literal["OK", "WARN", "FAIL"]
+CheckStatus = Literal["OK", "WARN", "FAIL"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Check:
         remedy: what to do about it; empty where all is well.
     """
 
-    status: Status
+    status: CheckStatus
     what: str
     remedy: str = ""
 

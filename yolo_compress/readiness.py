@@ -37,7 +37,7 @@ TRAINING_PER_FORWARD = 4.0
 SMALLEST_USEFUL_PX = 8.0
 
 
-def machine(recipe: Path | None, overrides: tuple[str, ...], classes: str | None) -> Iterator[Check]:
+def check_machine(recipe: Path | None, overrides: tuple[str, ...], classes: str | None) -> Iterator[Check]:
     """Check this machine, and a recipe where one is given, with packages that are all there.
 
     Args:

@@ -9,13 +9,13 @@ from typing import Any
 
 from yolo_compress import files
 from yolo_compress.config.sections import Recipe, Section, Training
-from yolo_compress.training import Setting
+from yolo_compress.training import StageContext
 from yolo_compress.versions import versions
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 
 # A stage's model, and what only this stage's record says.
-Made = tuple[DetectionModel, dict[str, Any]]
+StageModel = tuple[DetectionModel, dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,11 @@ class Stage:
     recipe: Recipe = field(repr=False)
     parents: tuple[Stage, ...] = ()
 
-    def make(self, setting: Setting, checkpoints: Sequence[Path]) -> Made:
+    def make(self, context: StageContext, checkpoints: Sequence[Path]) -> StageModel:
         """Return the model that the stage makes, and what only its record says.
 
         Args:
-            setting: where it works, on which data, and where progress is shown.
+            context: where it works, on which data, and where progress is shown.
             checkpoints: the models of its parents, in their order.
         """
         raise TypeError(f"{type(self).__name__} does not say how its model is made")

@@ -46,7 +46,7 @@ AnyTrainer = TypeVar("AnyTrainer", bound="StageTrainer")
 
 
 @dataclass(frozen=True)
-class Setting:
+class StageContext:
     """What a training needs besides its own section of the recipe.
 
     Attributes:
@@ -81,7 +81,7 @@ class Job(Section):
 
 
 def train(
-    trainer: type[AnyTrainer], model: str | Path, training: Training, setting: Setting, **arguments: Any
+    trainer: type[AnyTrainer], model: str | Path, training: Training, context: StageContext, **arguments: Any
 ) -> DetectionModel:
     """Train a model, or go on with its interrupted training, and return the average at the end in fp32.
 
@@ -89,20 +89,20 @@ def train(
         trainer: what trains.
         model: checkpoint or architecture to start from.
         training: the stage's section of the recipe.
-        setting: the rest; whoever changes any of all these between two attempts empties the folder first.
+        context: the rest; whoever changes any of all these between two attempts empties the folder first.
         arguments: more of Ultralytics' own arguments.
 
     Raises:
         UserError: the device is not there or its memory does not suffice, the disk has no room, or a process
             of a distributed training failed.
     """
-    check_device(setting.recipe.device, training.batch)
-    last = setting.folder / TRAINING / "weights" / "last.pt"
-    done = _finished_epochs(last, setting)
+    check_device(context.recipe.device, training.batch)
+    last = context.folder / TRAINING / "weights" / "last.pt"
+    done = _finished_epochs(last, context)
     if done < training.epochs:
         if done:
-            setting.console.print(f"{setting.label}: resumed at epoch {done + 1}/{training.epochs}")
-        worker = trainer.prepare(model, training, setting, resume=str(last) if done else False, **arguments)
+            context.console.print(f"{context.label}: resumed at epoch {done + 1}/{training.epochs}")
+        worker = trainer.prepare(model, training, context, resume=str(last) if done else False, **arguments)
         try:
             with interrupts_heard():
                 worker.train()
@@ -110,27 +110,27 @@ def train(
             if "out of memory" not in str(error).lower():
                 raise
             raise UserError(
-                f"{setting.label}: the memory of device {setting.recipe.device} does not hold batches of "
-                f"{training.batch} images of {setting.recipe.input_size} pixels; make `batch` of its "
+                f"{context.label}: the memory of device {context.recipe.device} does not hold batches of "
+                f"{training.batch} images of {context.recipe.input_size} pixels; make `batch` of its "
                 "training smaller and `accumulate` as much larger"
             ) from error
         except subprocess.CalledProcessError as error:
             raise UserError(
-                f"{setting.label}: the training on devices {setting.recipe.device} failed; "
+                f"{context.label}: the training on devices {context.recipe.device} failed; "
                 "what its processes said stands above"
             ) from error
     return trained_model(last)
 
 
-def _finished_epochs(checkpoint: Path, setting: Setting) -> int:
+def _finished_epochs(checkpoint: Path, context: StageContext) -> int:
     """Return how many epochs an interrupted training has behind it, 0 where there was none."""
     if not checkpoint.is_file():
         return 0
     try:
         return int(load_checkpoint(checkpoint)[1]["epoch"]) + 1
     except Exception as error:  # unpickling a damaged file raises anything
-        setting.console.print(
-            f"{setting.label}: {checkpoint} of an interrupted training is damaged "
+        context.console.print(
+            f"{context.label}: {checkpoint} of an interrupted training is damaged "
             f"({type(error).__name__}); training starts anew",
             soft_wrap=True,
         )
@@ -169,20 +169,20 @@ class StageTrainer(DetectionTrainer):
 
     @classmethod
     def prepare(
-        cls: type[AnyTrainer], model: str | Path, training: Training, setting: Setting, **arguments: Any
+        cls: type[AnyTrainer], model: str | Path, training: Training, context: StageContext, **arguments: Any
     ) -> AnyTrainer:
         """Write the job's file and return a trainer; for the arguments see :func:`train`."""
-        setting.folder.mkdir(parents=True, exist_ok=True)
+        context.folder.mkdir(parents=True, exist_ok=True)
         job = Job(
-            recipe=setting.recipe,
-            label=setting.label,
-            teacher=setting.teacher,
+            recipe=context.recipe,
+            label=context.label,
+            teacher=context.teacher,
             accumulate=training.accumulate,
-            quiet=setting.console.quiet,
+            quiet=context.console.quiet,
         )
-        files.write(setting.folder / JOB, job.model_dump_json(indent=2).encode())
-        trainer = cls(overrides={**_arguments(training, setting), "model": str(model), **arguments})
-        trainer.console = setting.console
+        files.write(context.folder / JOB, job.model_dump_json(indent=2).encode())
+        trainer = cls(overrides={**_arguments(training, context), "model": str(model), **arguments})
+        trainer.console = context.console
         return trainer
 
     def result(self) -> DetectionModel:
@@ -465,12 +465,12 @@ def bf16_instructions() -> list[str]:
     return [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
 
 
-def _arguments(training: Training, setting: Setting) -> dict[str, Any]:
+def _arguments(training: Training, context: StageContext) -> dict[str, Any]:
     """Translate a recipe's section into Ultralytics' arguments."""
-    recipe = setting.recipe
+    recipe = context.recipe
     return {
-        "data": str(setting.data),
-        "project": str(setting.folder.resolve()),
+        "data": str(context.data),
+        "project": str(context.folder.resolve()),
         "name": TRAINING,
         "exist_ok": True,
         "imgsz": recipe.input_size,

@@ -16,7 +16,7 @@ from rich.console import Console
 from support.squares import make_recipe
 from yolo_compress.distillation.trainer import distill
 from yolo_compress.sparsity.trainer import sparsify
-from yolo_compress.training import Setting, StageTrainer, train
+from yolo_compress.training import StageContext, StageTrainer, train
 
 # With everything that has to survive an interruption: warm-up, steps that do not divide the epoch, mosaic
 # that closes before the end and takes its images from those seen last.
@@ -49,13 +49,13 @@ def run_training(kind: str, folder: Path, dataset: Path, dense: Path, pruned: Pa
         sparsify={"strength": 0.5, "train": {**TRAINING, "optimizer": "SGD"}},
         distill={"train": TRAINING, **DISTILLATIONS.get(kind, {})},
     )
-    setting = Setting(recipe, dataset, folder, kind, console, teacher=dense)
+    context = StageContext(recipe, dataset, folder, kind, console, teacher=dense)
     if kind == "dense":
         assert recipe.teacher.train is not None
-        return train(StageTrainer, recipe.teacher.model, recipe.teacher.train, setting)
+        return train(StageTrainer, recipe.teacher.model, recipe.teacher.train, context)
     if kind == "sparse":
-        return sparsify(dense, setting)[0]
-    return distill(pruned, setting)
+        return sparsify(dense, context)[0]
+    return distill(pruned, context)
 
 
 def acting_in(epoch: int, act: Callable[[], object], batch: int = 3) -> Any:

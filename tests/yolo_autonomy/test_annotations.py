@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from yolo_autonomy import annotations, target
-from yolo_autonomy.annotations import TARGET_COLOR, class_color, label, outlines
+from yolo_autonomy.annotations import TARGET_COLOR, annotation_color, label, outlines
 from yolo_autonomy.target import Candidate
 
 CAR, BUS = Candidate((100, 50, 40, 20), "3", 0.834, "7"), Candidate((300, 200, 80, 60), "8", 0.5)
@@ -30,10 +30,10 @@ def test_boxes_of_a_class_share_an_entry_and_the_target_stands_out():
 
 
 def test_colors_of_classes_differ_and_stay():
-    colors = [class_color(str(number)) for number in range(10)]
+    colors = [annotation_color(str(number)) for number in range(10)]
     assert len(set(colors)) == 10
-    assert colors[3] == class_color("3")
-    assert all(0 <= share <= 1 for color in [*colors, class_color("car")] for share in color)
+    assert colors[3] == annotation_color("3")
+    assert all(0 <= share <= 1 for color in [*colors, annotation_color("car")] for share in color)
 
 
 def test_a_label_names_class_score_and_track():

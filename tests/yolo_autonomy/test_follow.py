@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from yolo_autonomy.follow import Limits, follow
+from yolo_autonomy.follow import FollowLimits, follow
 
-LIMITS = Limits(
+LIMITS = FollowLimits(
     distance=8.0, height=12.0, max_speed=3.0, max_climb=1.0, min_height=5.0, max_height=40.0, geofence=50.0
 )
 
@@ -69,4 +69,4 @@ def test_without_its_own_place_it_stands_still():
 
 def test_limits_that_exclude_each_other_are_refused():
     with pytest.raises(ValueError, match="height 3 m does not lie between min_height 5 m and max"):
-        Limits(height=3.0)
+        FollowLimits(height=3.0)

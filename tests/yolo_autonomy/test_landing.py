@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from yolo_autonomy.frames import Mount
-from yolo_autonomy.landing import History, Sighting, Vehicle, is_cut
+from yolo_autonomy.landing import History, TargetRanging, Vehicle, is_cut
 
 FOCAL, WIDTH, HEIGHT = 500.0, 640, 480
 MS = 1_000_000
@@ -48,7 +48,7 @@ DOWN, FORWARD, TILTED = Mount(-90.0), Mount(0.0), Mount(-45.0)
 )
 @pytest.mark.parametrize("distance_from", ["none", "position"])
 def test_signs_for_each_mount(mount, right, below, signs, distance_from):
-    sight = Sighting(mount, distance_from).sight(1000 * MS, box(right, below), rays, vehicle())
+    sight = TargetRanging(mount, distance_from).sight(1000 * MS, box(right, below), rays, vehicle())
     values = (*sight.body[:2], *sight.angles)
     assert [0 if abs(value) < 1e-9 else math.copysign(1, value) for value in values] == list(signs)
     assert sight.body[2] > 0
@@ -56,7 +56,7 @@ def test_signs_for_each_mount(mount, right, below, signs, distance_from):
 
 
 def test_angles_are_those_that_the_autopilot_turns_into_the_line_of_sight():
-    sight = Sighting(DOWN, "none").sight(0, box(150, -200), rays, Vehicle())
+    sight = TargetRanging(DOWN, "none").sight(0, box(150, -200), rays, Vehicle())
     angle_x, angle_y = sight.angles
     back = np.array([-math.tan(angle_y), math.tan(angle_x), 1.0])
     np.testing.assert_allclose(back / np.linalg.norm(back), sight.body)
@@ -75,7 +75,7 @@ def test_a_place_in_the_local_frame_is_found_again_whatever_the_attitude(attitud
     from_camera = mount.body_from_optical().T @ (rotation.T @ (target - here) - np.array(mount.offset))
     pixel = from_camera[:2] / from_camera[2] * FOCAL
     assert from_camera[2] > 0
-    sight = Sighting(mount, "position", target_height=2.5).sight(
+    sight = TargetRanging(mount, "position", target_height=2.5).sight(
         1000 * MS, box(*pixel), rays, vehicle(tuple(here), attitude)
     )
     np.testing.assert_allclose(sight.local, target, atol=1e-9)
@@ -86,13 +86,13 @@ def test_a_rangefinder_leans_with_the_body_and_the_target_stands_above_the_groun
     lean = 0.2
     made = vehicle(attitude=(lean, 0.0, 0.0), height=10 / math.cos(lean))
     below = math.tan(lean) * FOCAL  # straight below: the right side is down, so it lies to the right
-    sight = Sighting(DOWN, "rangefinder", target_height=1.5).sight(1000 * MS, box(below), rays, made)
+    sight = TargetRanging(DOWN, "rangefinder", target_height=1.5).sight(1000 * MS, box(below), rays, made)
     assert sight.distance == pytest.approx(8.5)
     np.testing.assert_allclose(sight.local, (0, 0, -11.5), atol=1e-9)
 
 
 def test_a_known_size_gives_the_distance_without_any_height():
-    sight = Sighting(DOWN, "size", target_size=2.0).sight(0, box(side=100.0), rays, Vehicle())
+    sight = TargetRanging(DOWN, "size", target_size=2.0).sight(0, box(side=100.0), rays, Vehicle())
     assert sight.distance == pytest.approx(2.0 * FOCAL / 100, rel=1e-3)
     assert sight.size == pytest.approx((2 * math.atan(0.1),) * 2)
     assert sight.local is None
@@ -106,18 +106,18 @@ def test_a_known_size_gives_the_distance_without_any_height():
     ],
 )
 def test_what_is_not_below_has_no_distance(mount, right, below, position):
-    sight = Sighting(mount, "position").sight(1000 * MS, box(right, below), rays, vehicle(position))
+    sight = TargetRanging(mount, "position").sight(1000 * MS, box(right, below), rays, vehicle(position))
     assert sight is None or sight.distance == 0
 
 
 def test_a_box_without_rays_is_no_sight():
-    nowhere = Sighting(DOWN).sight(0, box(), lambda pixels: np.full((len(pixels), 3), np.nan), vehicle())
+    nowhere = TargetRanging(DOWN).sight(0, box(), lambda pixels: np.full((len(pixels), 3), np.nan), vehicle())
     assert nowhere is None
 
 
 def test_an_unknown_way_to_the_distance_is_refused():
     with pytest.raises(ValueError, match="distance_from is 'sonar'; it must be one of position, rangefinder"):
-        Sighting(distance_from="sonar")
+        TargetRanging(distance_from="sonar")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """One object is chosen, kept through short losses, and given up after long ones."""
 
 import pytest
-from yolo_autonomy.target import COASTING, LOST, SEARCHING, TRACKING, Candidate, Choice, Selector
+from yolo_autonomy.target import COASTING, LOST, SEARCHING, TRACKING, Candidate, Selector, TargetChoice
 
 SIZE = (640, 480)
 SECOND = 1_000_000_000
@@ -29,7 +29,7 @@ CENTER, CORNER = item(330, 230, track="1"), item(40, 40, score=0.9, track="2", s
     ],
 )
 def test_the_choice_decides_which_object_becomes_the_target(choice, expected):
-    selector = Selector(Choice(**choice), {"3": "car"})
+    selector = Selector(TargetChoice(**choice), {"3": "car"})
     assert selector.update(0, [CORNER, CENTER], SIZE) == expected
     assert selector.state == (TRACKING if expected else SEARCHING)
 
@@ -45,7 +45,7 @@ def test_a_target_is_kept_though_another_becomes_the_better_one(track):
 
 
 def test_a_short_loss_is_sat_out_and_a_long_one_ends_in_another_target():
-    selector = Selector(Choice(keep_s=1.0))
+    selector = Selector(TargetChoice(keep_s=1.0))
     assert selector.update(0, [CENTER, CORNER], SIZE) == CENTER
     assert selector.update(SECOND // 2, [CORNER], SIZE) is None
     assert selector.state == COASTING
@@ -56,7 +56,7 @@ def test_a_short_loss_is_sat_out_and_a_long_one_ends_in_another_target():
 
 
 def test_without_reacquire_a_lost_target_stays_lost_until_one_is_named():
-    selector = Selector(Choice(keep_s=0.1, reacquire=False))
+    selector = Selector(TargetChoice(keep_s=0.1, reacquire=False))
     selector.update(0, [CENTER], SIZE)
     for k in range(1, 4):
         assert selector.update(k * SECOND, [CORNER], SIZE) is None
@@ -74,7 +74,7 @@ def test_a_pixel_names_the_smallest_box_that_holds_it():
 
 
 def test_without_ids_nothing_far_away_continues_a_target():
-    selector = Selector(Choice(gate=1.5))
+    selector = Selector(TargetChoice(gate=1.5))
     selector.update(0, [item(100, 100)], SIZE)
     assert selector.update(1, [item(161, 100)], SIZE) is None
     assert selector.update(2, [item(159, 100)], SIZE) is not None
@@ -89,9 +89,9 @@ def test_a_clock_that_is_set_back_begins_anew():
 def test_another_choice_keeps_a_target_that_it_admits():
     selector = Selector()
     selector.update(0, [CENTER, CORNER], SIZE)
-    selector.choose(Choice(prefer="score"))
+    selector.choose(TargetChoice(prefer="score"))
     assert selector.target == CENTER
-    selector.choose(Choice(classes=("bus",)))
+    selector.choose(TargetChoice(classes=("bus",)))
     assert selector.target is None
     assert selector.state == SEARCHING
 
@@ -108,4 +108,4 @@ def test_another_choice_keeps_a_target_that_it_admits():
 )
 def test_a_choice_that_means_nothing_is_refused_with_what_is_accepted(wrong, text):
     with pytest.raises(ValueError, match=text):
-        Choice(**wrong)
+        TargetChoice(**wrong)

@@ -9,7 +9,7 @@ from rich.console import Console
 from support.squares import make_model, make_recipe, write_dataset
 
 from yolo_compress.checkpoints import save_model
-from yolo_compress.training import Setting
+from yolo_compress.training import StageContext
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def setting(tmp_path: Path, dataset: Path) -> Setting:
+def context(tmp_path: Path, dataset: Path) -> StageContext:
     recipe = make_recipe(tmp_path, dataset)
-    return Setting(recipe, dataset, tmp_path / "stage", "test", Console(quiet=True))
+    return StageContext(recipe, dataset, tmp_path / "stage", "test", Console(quiet=True))

@@ -14,7 +14,7 @@ from rich.console import Console
 from support.squares import make_recipe
 
 from yolo_compress.compare import (
-    Comparison,
+    ComparisonResult,
     Row,
     collect,
     difference,
@@ -137,7 +137,7 @@ def comparison_file(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-Finished = tuple[Arms, Comparison, Comparison, str, Path]
+Finished = tuple[Arms, ComparisonResult, ComparisonResult, str, Path]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from yolo_compress.distillation.trainer import (
 )
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.pruner import prune_uniformly
-from yolo_compress.training import Setting
+from yolo_compress.training import StageContext
 
 
 def maps(seed: int, scale: float = 1.0) -> torch.Tensor:
@@ -328,19 +328,19 @@ def student(checkpoint: Path, tmp_path: Path) -> Path:
     return path
 
 
-def distilling(setting: Setting, teacher: Path, **section: object) -> Setting:
-    """Return the setting with another section ``distill`` and a teacher."""
+def distilling(context: StageContext, teacher: Path, **section: object) -> StageContext:
+    """Return the context with another section ``distill`` and a teacher."""
     recipe = make_recipe(
-        setting.recipe.output, setting.data, distill={"train": TRAINING.model_dump(), **section}
+        context.recipe.output, context.data, distill={"train": TRAINING.model_dump(), **section}
     )
-    return dataclasses.replace(setting, recipe=recipe, teacher=teacher)
+    return dataclasses.replace(context, recipe=recipe, teacher=teacher)
 
 
 @pytest.mark.parametrize("method", ["cwd", "logits"])
 def test_distillation_trains_the_student_and_leaves_no_trace_of_the_teacher(
-    method: str, student: Path, checkpoint: Path, setting: Setting
+    method: str, student: Path, checkpoint: Path, context: StageContext
 ) -> None:
-    trainer = DistillationTrainer.prepare(student, TRAINING, distilling(setting, checkpoint, method=method))
+    trainer = DistillationTrainer.prepare(student, TRAINING, distilling(context, checkpoint, method=method))
     trainer.train()
     before = load_model(student)
     shapes = {k: v.shape for k, v in before.state_dict().items()}
@@ -366,10 +366,10 @@ def test_distillation_trains_the_student_and_leaves_no_trace_of_the_teacher(
 
 
 def test_the_criterion_adds_one_component_to_ultralytics_own(
-    student: Path, checkpoint: Path, setting: Setting
+    student: Path, checkpoint: Path, context: StageContext
 ) -> None:
     """As ``(vector times batch size, plain values by name)``, which the stock criterion returns too."""
-    trainer = DistillationTrainer.prepare(student, TRAINING, distilling(setting, checkpoint, weight=2.5))
+    trainer = DistillationTrainer.prepare(student, TRAINING, distilling(context, checkpoint, weight=2.5))
     trainer.train()
     batch = trainer.preprocess_batch(next(iter(trainer.train_loader)))
     predictions = trainer.model(batch["img"])
@@ -387,10 +387,10 @@ def test_the_criterion_adds_one_component_to_ultralytics_own(
 
 
 def test_warm_up_levels_objects_and_the_last_epochs_reach_the_loss(
-    student: Path, checkpoint: Path, setting: Setting
+    student: Path, checkpoint: Path, context: StageContext
 ) -> None:
     section = {"levels": [1, 0, 2], "adaptive": True, "small_objects": 0.5, "off_last_epochs": 1}
-    trainer = DistillationTrainer.prepare(student, TRAINING, distilling(setting, checkpoint, **section))
+    trainer = DistillationTrainer.prepare(student, TRAINING, distilling(context, checkpoint, **section))
     asked, features = [], FrozenTeacher.features
 
     def spy(self: FrozenTeacher, images: torch.Tensor) -> list[torch.Tensor]:
@@ -408,11 +408,11 @@ def test_warm_up_levels_objects_and_the_last_epochs_reach_the_loss(
 
 
 def test_small_objects_change_what_is_learned_and_share_0_does_not(
-    student: Path, checkpoint: Path, setting: Setting, tmp_path: Path
+    student: Path, checkpoint: Path, context: StageContext, tmp_path: Path
 ) -> None:
     histories = []
     for number, section in enumerate(({}, {"small_objects": 0.0}, {"small_objects": 0.5})):
-        own = dataclasses.replace(distilling(setting, checkpoint, **section), folder=tmp_path / str(number))
+        own = dataclasses.replace(distilling(context, checkpoint, **section), folder=tmp_path / str(number))
         trainer = DistillationTrainer.prepare(student, TRAINING.model_copy(update={"epochs": 1}), own)
         trainer.train()
         histories.append([row["cwd_loss"] for row in trainer.history])
@@ -424,9 +424,9 @@ def test_small_objects_change_what_is_learned_and_share_0_does_not(
     [("none", set()), ("ultralytics", {"dis_loss"}), ("cwd", {"cwd_loss"}), ("logits", {"logits_loss"})],
 )
 def test_every_method_gives_a_stock_model_of_the_student_s_shape(
-    method: str, names: set[str], student: Path, checkpoint: Path, setting: Setting, tmp_path: Path
+    method: str, names: set[str], student: Path, checkpoint: Path, context: StageContext, tmp_path: Path
 ) -> None:
-    own = distilling(setting, checkpoint, method=method)
+    own = distilling(context, checkpoint, method=method)
     result = distill(student, own)
     save_model(result, tmp_path / "result.pt")
     result = load_model(tmp_path / "result.pt")
@@ -447,23 +447,23 @@ def test_every_method_gives_a_stock_model_of_the_student_s_shape(
 
 
 def test_ultralytics_distillation_has_its_own_weight_unless_the_recipe_names_one(
-    student: Path, checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    student: Path, checkpoint: Path, context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_arguments: list[dict[str, object]] = []
     monkeypatch.setattr(distillation, "train", lambda *_, **arguments: given_arguments.append(arguments))
     for weight in (None, 0.0, 2.5):
-        distill(student, distilling(setting, checkpoint, method="ultralytics", weight=weight))
+        distill(student, distilling(context, checkpoint, method="ultralytics", weight=weight))
     assert [arguments.get("dis") for arguments in given_arguments] == [None, 0.0, 2.5]
 
 
 def test_a_teacher_of_other_classes_cannot_answer_for_the_student(
-    student: Path, setting: Setting, tmp_path: Path
+    student: Path, context: StageContext, tmp_path: Path
 ) -> None:
     from ultralytics.nn.tasks import DetectionModel
 
     save_model(DetectionModel("yolov8n.yaml", nc=5, verbose=False), tmp_path / "other.pt")
     with pytest.raises(UserError, match="the student has 2 and the teacher 5"):
-        distill(student, distilling(setting, tmp_path / "other.pt", method="logits"))
+        distill(student, distilling(context, tmp_path / "other.pt", method="logits"))
 
 
 def test_two_methods_together_are_the_weighted_sum_under_a_teacher_that_is_asked_once() -> None:

@@ -17,7 +17,7 @@ from yolo_compress.distillation.trainer import DistillationTrainer
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.sparsity.trainer import SparsityTrainer
-from yolo_compress.training import Setting, StageTrainer, train
+from yolo_compress.training import StageContext, StageTrainer, train
 
 from ultralytics.utils import DEFAULT_CFG_DICT  # isort: skip
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file  # isort: skip
@@ -27,14 +27,14 @@ TRAINING = Training(epochs=2, batch=4, lr=0.01, warmup_epochs=0, augment={"mosai
 
 
 @pytest.fixture
-def with_teacher(setting: Setting, dataset: Path, checkpoint: Path, tmp_path: Path) -> Setting:
+def with_teacher(context: StageContext, dataset: Path, checkpoint: Path, tmp_path: Path) -> StageContext:
     recipe = make_recipe(tmp_path, dataset, distill={"adaptive": True, "train": TRAINING.model_dump()})
-    return dataclasses.replace(setting, recipe=recipe, teacher=checkpoint)
+    return dataclasses.replace(context, recipe=recipe, teacher=checkpoint)
 
 
 @pytest.mark.parametrize("kind", [StageTrainer, SparsityTrainer, DistillationTrainer])
 def test_a_worker_gets_the_whole_trainer_from_what_ultralytics_pickles(
-    kind: type[StageTrainer], with_teacher: Setting, checkpoint: Path
+    kind: type[StageTrainer], with_teacher: StageContext, checkpoint: Path
 ) -> None:
     trainer = kind.prepare(checkpoint, TRAINING, with_teacher)
     file = generate_ddp_file(trainer)
@@ -69,7 +69,7 @@ def assert_ranks_agree(folder: Path, pruned: Path, steps: int) -> list[dict[str,
     return ranks
 
 
-def test_two_processes_train_one_sparse_model(with_teacher: Setting, pruned: Path) -> None:
+def test_two_processes_train_one_sparse_model(with_teacher: StageContext, pruned: Path) -> None:
     result = train(DistributedSparsityTrainer, pruned, TRAINING, with_teacher)
     assert_ranks_agree(with_teacher.folder, pruned, steps=4)  # 8 images, 2 a rank and step, twice
     shapes = {k: v.shape for k, v in load_model(pruned).named_parameters()}
@@ -77,7 +77,10 @@ def test_two_processes_train_one_sparse_model(with_teacher: Setting, pruned: Pat
 
 
 def test_two_processes_distill_one_model_and_resume_when_one_has_failed(
-    with_teacher: Setting, pruned: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    with_teacher: StageContext,
+    pruned: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("FAIL_IN_EPOCH", "2")
     with pytest.raises(UserError, match=r"the training on devices cpu failed"):

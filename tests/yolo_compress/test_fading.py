@@ -15,7 +15,7 @@ from yolo_compress.pruning.pruner import Pruned, prune, silent_channels
 from yolo_compress.pruning.surgery import Surgery
 from yolo_compress.sparsity.fading import FadeTrainer, places_of, turn_down, volume
 from yolo_compress.sparsity.trainer import sparsify, sufficient_strength
-from yolo_compress.training import Setting
+from yolo_compress.training import StageContext
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 
@@ -23,12 +23,12 @@ PRUNE = {"target": {"channels": 0.5}, "importance": "lamp"}  # uniform: the quic
 TRAIN = {"epochs": 3, "batch": 4, "lr": 0.001, "warmup_epochs": 0, "augment": {"mosaic": 0}}
 
 
-def fading(setting: Setting, console: Console | None = None, **sparsify: Any) -> Setting:
-    recipe = setting.recipe.model_dump()
+def fading(context: StageContext, console: Console | None = None, **sparsify: Any) -> StageContext:
+    recipe = context.recipe.model_dump()
     recipe["sparsify"] = {"mode": "fade", "train": TRAIN, **sparsify}
     recipe["prune"] = PRUNE
     return dataclasses.replace(
-        setting, recipe=Recipe.model_validate(recipe), console=console or setting.console
+        context, recipe=Recipe.model_validate(recipe), console=console or context.console
     )
 
 
@@ -73,10 +73,10 @@ def test_for_another_target_the_silent_go_first(silenced: Silenced) -> None:
 
 
 def test_the_chosen_channels_are_at_zero_in_the_end_also_in_the_average_and_no_others(
-    checkpoint: Path, setting: Setting
+    checkpoint: Path, context: StageContext
 ) -> None:
     shown = io.StringIO()
-    own = fading(setting, Console(file=shown, width=200), start=1, duration=1)
+    own = fading(context, Console(file=shown, width=200), start=1, duration=1)
     trainer = FadeTrainer.prepare(checkpoint, Training.model_validate(TRAIN), own)
     trainer.train()
     assert trainer.taken == 6  # 8 images in batches of 4, three epochs
@@ -93,11 +93,11 @@ def test_the_chosen_channels_are_at_zero_in_the_end_also_in_the_average_and_no_o
 
 
 def test_a_resumed_fading_ends_as_an_uninterrupted_one(
-    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The count of steps and the choice are part of the checkpoint, as are distillation's connectors."""
-    own = fading(setting, distill=True)
-    whole, facts = sparsify(checkpoint, dataclasses.replace(own, folder=setting.folder / "whole"))
+    own = fading(context, distill=True)
+    whole, facts = sparsify(checkpoint, dataclasses.replace(own, folder=context.folder / "whole"))
     assert facts["gammas"]["contrast"] == 0
     assert facts["gammas"]["warning"] is None
     original = FadeTrainer.on_train_epoch_start

@@ -31,7 +31,7 @@ from yolo_compress.sparsity.trainer import (
     sparsify,
     write_gammas,
 )
-from yolo_compress.training import Setting, train
+from yolo_compress.training import StageContext, train
 
 
 def test_soft_threshold_shrinks_towards_zero_and_stops_there() -> None:
@@ -212,10 +212,10 @@ def test_penalty_follows_the_learning_rate_of_a_restored_optimizer() -> None:
     torch.testing.assert_close(model.first.weight.detach(), torch.full((4,), 0.9))
 
 
-def recipe_with(setting: Setting, **sparsify: Any) -> Setting:
-    recipe = setting.recipe.model_dump()
+def recipe_with(context: StageContext, **sparsify: Any) -> StageContext:
+    recipe = context.recipe.model_dump()
     recipe["sparsify"] = {**recipe["sparsify"], **sparsify}
-    return dataclasses.replace(setting, recipe=Recipe.model_validate(recipe))
+    return dataclasses.replace(context, recipe=Recipe.model_validate(recipe))
 
 
 def training(**changes: Any) -> dict[str, Any]:
@@ -238,11 +238,11 @@ def test_trainer_penalizes_every_prunable_scale_once_an_optimizer_step(
     accumulate: int,
     optimizer: str,
     checkpoint: Path,
-    setting: Setting,
+    context: StageContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = training(batch=2, accumulate=accumulate, optimizer=optimizer)
-    setting = recipe_with(setting, mode=mode, schedule="ramp", strength=0.2, train=given)
+    context = recipe_with(context, mode=mode, schedule="ramp", strength=0.2, train=given)
     rates: list[float] = []
     method = "_shrink" if mode == "proximal" else "_add_gradient"
     original = getattr(GammaPenalty, method)
@@ -252,18 +252,18 @@ def test_trainer_penalizes_every_prunable_scale_once_an_optimizer_step(
         original(penalty, *arguments)
 
     monkeypatch.setattr(GammaPenalty, method, spy)
-    trainer = SparsityTrainer.prepare(checkpoint, Training.model_validate(given), setting)
+    trainer = SparsityTrainer.prepare(checkpoint, Training.model_validate(given), context)
     trainer.train()
     steps = 4 // accumulate  # an epoch: 8 images in batches of 2
     assert rates == pytest.approx([0.1] * steps + [0.2] * steps)
 
 
-def test_scales_of_a_trained_model_fall_with_the_penalty(checkpoint: Path, setting: Setting) -> None:
+def test_scales_of_a_trained_model_fall_with_the_penalty(checkpoint: Path, context: StageContext) -> None:
     """Through the whole trainer: the same training with and without, at a strength that shows."""
 
     def mean_norm(strength: float, folder: str) -> float:
-        chosen = recipe_with(setting, strength=strength, schedule="constant", train=training())
-        chosen = dataclasses.replace(chosen, folder=setting.folder / folder)
+        chosen = recipe_with(context, strength=strength, schedule="constant", train=training())
+        chosen = dataclasses.replace(chosen, folder=context.folder / folder)
         model = train(SparsityTrainer, checkpoint, chosen.recipe.sparsify.train, chosen)
         return float(torch.cat(importances(Surgery(model), "gamma_group")).mean())
 
@@ -328,11 +328,11 @@ def test_scales_that_have_not_separated_are_warned_of(separated: bool, tmp_path:
 
 
 def test_stage_leaves_the_record_of_every_epoch_also_when_resumed(
-    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = io.StringIO()
-    setting = dataclasses.replace(
-        recipe_with(setting, train=training(epochs=3)), console=Console(file=shown, width=300)
+    context = dataclasses.replace(
+        recipe_with(context, train=training(epochs=3)), console=Console(file=shown, width=300)
     )
     original = SparsityTrainer.on_train_epoch_start
 
@@ -344,14 +344,14 @@ def test_stage_leaves_the_record_of_every_epoch_also_when_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(SparsityTrainer, "on_train_epoch_start", die)
         with pytest.raises(KeyboardInterrupt):
-            sparsify(checkpoint, setting)
-    model, facts = sparsify(checkpoint, setting)
+            sparsify(checkpoint, context)
+    model, facts = sparsify(checkpoint, context)
     assert "resumed at epoch 2/3" in shown.getvalue()
     entry = facts["gammas"]
-    record = json.loads((setting.folder / entry["json"]).read_text())
+    record = json.loads((context.folder / entry["json"]).read_text())
     assert [entry["epoch"] for entry in record["epochs"]] == [0, 1, 2, 3]
     assert record["epochs"][-1] == {"epoch": 3, **distribution(model, prunable_scales(model))}
-    assert (setting.folder / entry["picture"]).is_file()
+    assert (context.folder / entry["picture"]).is_file()
     # A training of seconds separates nothing, and that is said.
     assert entry["warning"]
     assert entry["warning"] in shown.getvalue()

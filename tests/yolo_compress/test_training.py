@@ -21,7 +21,7 @@ from yolo_compress.devices import check_device
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune_uniformly
-from yolo_compress.training import FullPrecisionLoss, Setting, StageTrainer, train
+from yolo_compress.training import FullPrecisionLoss, StageContext, StageTrainer, train
 
 from ultralytics.engine import trainer as trainer_module  # isort: skip
 from ultralytics.utils import DEFAULT_CFG_DICT  # isort: skip
@@ -64,18 +64,18 @@ def test_ctrl_c_in_a_finaliser_is_not_lost() -> None:
     assert not run.stderr
 
 
-def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, setting: Setting, tmp_path: Path) -> None:
+def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, context: StageContext, tmp_path: Path) -> None:
     pruned = prune_uniformly(load_model(checkpoint), 0.5, 8)
     save_model(pruned, tmp_path / "pruned.pt")
-    trainer = StageTrainer.prepare(tmp_path / "pruned.pt", training(), setting)
+    trainer = StageTrainer.prepare(tmp_path / "pruned.pt", training(), context)
     trainer.train()
     assert count_params(trainer.result()) == count_params(pruned) < count_params(load_model(checkpoint))
 
 
 def test_result_is_the_average_of_the_last_epoch_in_full_precision(
-    checkpoint: Path, setting: Setting
+    checkpoint: Path, context: StageContext
 ) -> None:
-    trainer = StageTrainer.prepare(checkpoint, training(epochs=2), setting)
+    trainer = StageTrainer.prepare(checkpoint, training(epochs=2), context)
     trainer.train()
     assert trainer.epoch == 1
     result, average = trainer.result().state_dict(), trainer.ema.ema.state_dict()
@@ -83,28 +83,28 @@ def test_result_is_the_average_of_the_last_epoch_in_full_precision(
     assert all(value.dtype == torch.float32 for value in result.values() if value.is_floating_point())
 
 
-def test_training_is_deterministic_given_the_seed(setting: Setting) -> None:
+def test_training_is_deterministic_given_the_seed(context: StageContext) -> None:
     """To the byte of the checkpoint, which decides whether later stages are done again."""
     files = []
     for number in range(2):
-        trainer = StageTrainer.prepare("yolov8n.yaml", training(augment={"mosaic": 1.0}), setting)
+        trainer = StageTrainer.prepare("yolov8n.yaml", training(augment={"mosaic": 1.0}), context)
         trainer.train()
-        files.append(setting.folder / f"{number}.pt")
+        files.append(context.folder / f"{number}.pt")
         save_model(trainer.result(), files[-1])
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_ultralytics_arguments_are_set_and_not_left_to_its_defaults(
-    checkpoint: Path, setting: Setting
+    checkpoint: Path, context: StageContext
 ) -> None:
     """Its defaults would choose the optimizer and the learning rate, and raise ``max_det`` to the data's."""
-    trainer = StageTrainer.prepare(checkpoint, training(lr=0.003, batch=2, accumulate=4, epochs=2), setting)
+    trainer = StageTrainer.prepare(checkpoint, training(lr=0.003, batch=2, accumulate=4, epochs=2), context)
     assert (trainer.args.optimizer, trainer.args.lr0, trainer.args.max_det) == ("AdamW", 0.003, 500)
     assert trainer.args.nbs == trainer.args.batch == 2
     # Ours live in our own recipe: the stock trainer refuses what it does not know.
     assert set(vars(trainer.args)) - set(DEFAULT_CFG_DICT) == {"save_dir"}
     with pytest.raises(SyntaxError, match="strength"):
-        StageTrainer.prepare(checkpoint, training(), setting, strength=1.0)
+        StageTrainer.prepare(checkpoint, training(), context, strength=1.0)
     trainer.train()
     assert type(trainer.optimizer) is torch.optim.AdamW
     assert {group["initial_lr"] for group in trainer.optimizer.param_groups} == {0.003}
@@ -112,9 +112,9 @@ def test_ultralytics_arguments_are_set_and_not_left_to_its_defaults(
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (3, 2), (4, 1), (9, 1)])
 def test_an_epoch_ends_with_a_step_whatever_the_accumulation(
-    accumulate: int, steps: int, checkpoint: Path, setting: Setting
+    accumulate: int, steps: int, checkpoint: Path, context: StageContext
 ) -> None:
-    trainer = StageTrainer.prepare(checkpoint, training(batch=2, accumulate=accumulate), setting)
+    trainer = StageTrainer.prepare(checkpoint, training(batch=2, accumulate=accumulate), context)
     trainer.train()
     assert trainer.ema.updates == steps  # 8 images are 4 batches
     assert all(p.grad is None for p in trainer.model.parameters())
@@ -122,11 +122,11 @@ def test_an_epoch_ends_with_a_step_whatever_the_accumulation(
 
 @pytest.mark.parametrize("instructions", [[], ["avx512_bf16"]])
 def test_amp_on_a_cpu_is_bf16_where_the_processor_has_it_and_says_what_it_is(
-    instructions: list[str], checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    instructions: list[str], checkpoint: Path, context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_module, "bf16_instructions", lambda: instructions)
-    recipe, shown = setting.recipe.model_copy(update={"amp": True}), io.StringIO()
-    own = dataclasses.replace(setting, recipe=recipe, console=Console(file=shown, width=200))
+    recipe, shown = context.recipe.model_copy(update={"amp": True}), io.StringIO()
+    own = dataclasses.replace(context, recipe=recipe, console=Console(file=shown, width=200))
     trainer = Spying.prepare(checkpoint, training(), own)
     trainer.train()
     said = "in bf16 (avx512_bf16)" if instructions else "in fp32, this processor has no bf16 arithmetic"
@@ -156,10 +156,10 @@ def test_the_loss_is_summed_in_full_precision_under_autocast(checkpoint: Path) -
 
 
 def test_ultralytics_own_distillation_runs_in_bf16(
-    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_module, "bf16_instructions", lambda: ["avx512_bf16"])
-    own = dataclasses.replace(setting, recipe=setting.recipe.model_copy(update={"amp": True}))
+    own = dataclasses.replace(context, recipe=context.recipe.model_copy(update={"amp": True}))
     trained = train(StageTrainer, checkpoint, training(), own, distill_model=str(checkpoint))
     assert all(torch.isfinite(value).all() for value in trained.state_dict().values())
 
@@ -206,14 +206,14 @@ def test_devices_that_are_there_are_accepted(device: str, monkeypatch: pytest.Mo
 
 
 def test_two_devices_are_ultralytics_distributed_training(
-    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpus(monkeypatch, 2)
     monkeypatch.setattr(trainer_module, "select_device", lambda device: torch.device("cuda", 0))
-    recipe = setting.recipe.model_copy(update={"device": "0,1"})
+    recipe = context.recipe.model_copy(update={"device": "0,1"})
     commands: list[list[str]] = []
     monkeypatch.setattr(trainer_module.subprocess, "run", lambda command, check: commands.append(command))
-    trainer = StageTrainer.prepare(checkpoint, training(), dataclasses.replace(setting, recipe=recipe))
+    trainer = StageTrainer.prepare(checkpoint, training(), dataclasses.replace(context, recipe=recipe))
     trainer.train()
     (command,) = commands
     assert command[command.index("--nproc_per_node") + 1] == "2"
@@ -221,7 +221,7 @@ def test_two_devices_are_ultralytics_distributed_training(
 
 
 def test_a_full_memory_is_an_error_and_never_a_smaller_batch(
-    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
 
@@ -233,33 +233,33 @@ def test_a_full_memory_is_an_error_and_never_a_smaller_batch(
     with pytest.raises(
         UserError, match=r"memory of device cpu does not hold batches of 4 images of 64 pixels"
     ):
-        train(StageTrainer, checkpoint, training(), setting)
+        train(StageTrainer, checkpoint, training(), context)
     assert batches == [4]
 
 
 def test_too_little_room_on_the_disk_is_an_error_before_training(
-    checkpoint: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parameters = count_params(load_model(checkpoint))
     free = 4 * parameters * 8  # a checkpoint holds four numbers a parameter, and two of them lie side by side
     monkeypatch.setattr(shutil, "disk_usage", lambda _: mock.Mock(free=free))
     with pytest.raises(UserError, match=r"test: the training needs \d+ MB in .*stage, and \d+ MB are free"):
-        train(StageTrainer, checkpoint, training(), setting)
-    assert not (setting.folder / "history.json").exists()
+        train(StageTrainer, checkpoint, training(), context)
+    assert not (context.folder / "history.json").exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: mock.Mock(free=4 * parameters * 10 + 1))
-    train(StageTrainer, checkpoint, training(), setting)
-    written = sum(f.stat().st_size for f in setting.folder.rglob("*") if f.is_file())
+    train(StageTrainer, checkpoint, training(), context)
+    written = sum(f.stat().st_size for f in context.folder.rglob("*") if f.is_file())
     assert written < 4 * parameters * 4.5  # what the estimate takes a checkpoint for
 
 
 def test_a_model_of_other_classes_gets_a_new_head_and_keeps_its_body(
-    setting: Setting, tmp_path: Path
+    context: StageContext, tmp_path: Path
 ) -> None:
     from ultralytics.nn.tasks import DetectionModel
 
     other = DetectionModel("yolov8n.yaml", nc=5, verbose=False)
     save_model(other, tmp_path / "other.pt")
-    trainer = StageTrainer.prepare(tmp_path / "other.pt", training(), setting)
+    trainer = StageTrainer.prepare(tmp_path / "other.pt", training(), context)
     trainer.setup_model()
     assert trainer.model.model[-1].nc == 2
     assert torch.equal(trainer.model.model[0].conv.weight, other.model[0].conv.weight)

@@ -9,7 +9,7 @@ from yolo_trt_node.detector import Detector, DetectorOptions
 from yolo_trt_node.detector.options import BACKENDS, DetectOptions, LoadOptions
 from yolo_trt_node.node.parameters import descriptor
 from yolo_trt_node.node_options import NODE_OPTIONS, LiveOptions, Settings
-from yolo_trt_node.options import add_arguments, build, given_arguments, nearest, option, options_of
+from yolo_trt_node.options import add_arguments, from_values, given_arguments, nearest, option, options_of
 
 from yolo_trt_node import node_options
 
@@ -59,9 +59,9 @@ def test_a_new_field_is_a_command_line_option(capsys):
 
 
 def test_values_come_back_as_the_dataclass_in_its_own_units():
-    made = build(Dummy, {"dummy_angle": 90.0, "dummy_tags": ["", "a"], "dummy_limit": -1.0}, "dummy_")
+    made = from_values(Dummy, {"dummy_angle": 90.0, "dummy_tags": ["", "a"], "dummy_limit": -1.0}, "dummy_")
     assert made == Dummy(angle=math.pi / 2, tags=("a",), limit=None)
-    assert build(Dummy, {entry.name: entry.default for entry in OPTIONS}, "dummy_") == Dummy()
+    assert from_values(Dummy, {entry.name: entry.default for entry in OPTIONS}, "dummy_") == Dummy()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_values_come_back_as_the_dataclass_in_its_own_units():
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(value, told):
     with pytest.raises(ValueError, match=told):
-        build(Dummy, value, "dummy_")
+        from_values(Dummy, value, "dummy_")
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ class Sparsify(Section):
         return self
 
 
-class Target(Section):
+class PruneTarget(Section):
     """What pruning leaves, as a share of the dense model's: exactly one of these."""
 
     params: float | None = Field(None, gt=0, lt=1, description="parameters")
@@ -208,7 +208,7 @@ class Target(Section):
     )
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Target:
+    def _exactly_one(self) -> PruneTarget:
         if len({key for key, value in self if value is not None}) != 1:
             raise ValueError(
                 "prune.target: give exactly one of params, macs, latency and channels, "
@@ -230,7 +230,7 @@ class Target(Section):
 class Prune(Section):
     """Removal of channels until a target is met."""
 
-    target: Target
+    target: PruneTarget
     importance: Literal["lamp", "lamp_gamma", "taylor", "gamma", "gamma_group", "l1", "l2", "random"] = Field(
         "gamma_group",
         description="which channels go first: lamp (weights as a share of those that outlive them in the "

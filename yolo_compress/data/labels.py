@@ -14,7 +14,7 @@ from aerial_scenes import visdrone
 from yolo_compress.errors import UserError
 
 # What Ultralytics lets a coordinate exceed the image by.
-TOLERANCE = 0.01
+LABEL_TOLERANCE = 0.01
 
 
 class LabelError(Exception):
@@ -131,11 +131,11 @@ def _check(
 
     ids, boxes = rows[:, 0], rows[:, 1:]
     fail(
-        ~(boxes <= 1 + TOLERANCE).all(axis=1),
+        ~(boxes <= 1 + LABEL_TOLERANCE).all(axis=1),
         "coordinates above 1 or not a number; they are shares of the image's width and height",
     )
     low = rows.min(axis=1)
-    fail(~((low >= 0) | ((low >= -TOLERANCE) & (boxes[:, 2:].min(axis=1) >= 0))), "negative values")
+    fail(~((low >= 0) | ((low >= -LABEL_TOLERANCE) & (boxes[:, 2:].min(axis=1) >= 0))), "negative values")
     fail(ids % 1 != 0, "a class that is no whole number")
     fail(ids >= classes, f"a class beyond the {classes} of the data set (0 to {classes - 1})")
 

@@ -23,7 +23,7 @@ from yolo_compress.errors import UserError
 
 
 @dataclass(frozen=True)
-class Source:
+class RunData:
     """Where a run finds its images.
 
     Attributes:
@@ -37,7 +37,7 @@ class Source:
     fingerprint: str
 
 
-def prepare_source(recipe: Recipe, folder: Path, console: Console) -> Source:
+def prepare_source(recipe: Recipe, folder: Path, console: Console) -> RunData:
     """Generate what is to be generated, and write the description that training and evaluation read.
 
     Args:
@@ -61,7 +61,7 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> Source:
             _tell_dropped(name, one, console)
         fingerprint = _fingerprint(read)
         write_description(write_training_set(read, folder / "training_set", fingerprint), description)
-        return Source(description, read["train"].description.path.stem, fingerprint)
+        return RunData(description, read["train"].description.path.stem, fingerprint)
     given = _generate(scenes, recipe.threads, folder / "data", console)
     content = yaml.safe_load(given.read_text(encoding="utf-8"))
     # Ultralytics looks for a relative path in its own settings' folder.
@@ -73,7 +73,7 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> Source:
             files.write_text(listed, "".join(f"{image.absolute()}\n" for image in images))
             content[split] = str(listed.absolute())
     write_description(content, description)
-    return Source(description, "generated scenes", _fingerprint_of_scenes(scenes, description, splits))
+    return RunData(description, "generated scenes", _fingerprint_of_scenes(scenes, description, splits))
 
 
 def _tell_dropped(name: str, split: Split, console: Console) -> None:

@@ -27,10 +27,10 @@ from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import load_recipe
 from yolo_compress.data.source import camera_spec
 from yolo_compress.demo import real
-from yolo_compress.demo.flight import RecordedFlight, Shot, generated_shots, write_flight
+from yolo_compress.demo.flight import DemoFrame, RecordedFlight, generated_shots, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly
-from yolo_compress.demo.report import flight_table, write_report
+from yolo_compress.demo.report import flight_table, write_demo_report
 from yolo_compress.errors import UserError
 from yolo_compress.export.export import export_onnx
 from yolo_compress.measure.accuracy import Accuracy, Found, score
@@ -39,7 +39,7 @@ from yolo_compress.report.page import Rows
 from yolo_compress.run.recipe import RunResult, run_recipe
 from yolo_compress.run.record import percent
 
-RECIPE = Path("config", "compress", "demo.yaml")
+DEMO_RECIPE = Path("config", "compress", "demo.yaml")
 PARENT_RECIPE = Path("config", "compress", "demo_parent.yaml")
 FLIGHT_SIZE = (1280, 720)
 FLIGHT_FPS = 20.0
@@ -94,12 +94,12 @@ def _demo(output: Path, console: Console, train: bool) -> None:
         parent = run_recipe(load_recipe(PARENT_RECIPE, [f"output={output / 'parent'}"]), console)
         changes.append(f"teacher.model={parent.stages[-1].checkpoint}")
     _headline(console, "1/3  compress a detector (scenes, dense, sparse, pruned, distilled)")
-    recipe = load_recipe(RECIPE, changes)
+    recipe = load_recipe(DEMO_RECIPE, changes)
     run = run_recipe(recipe, console)
     console.print(run.table(), soft_wrap=False)
     scenes = recipe.data.scenes
     if scenes is None:
-        raise UserError(f"{RECIPE} describes no scenes to generate; the demo flies over such")
+        raise UserError(f"{DEMO_RECIPE} describes no scenes to generate; the demo flies over such")
 
     _headline(console, "2/3  record a flight, then fly it with each model over DDS")
     width, height = FLIGHT_SIZE
@@ -145,7 +145,7 @@ def _real_demo(output: Path, console: Console) -> None:
     if "UAV_DATA" not in os.environ:
         raise UserError(
             "name the folder of the real images and weights: UAV_DATA=/path/to/data make demo-real. It needs "
-            f"{real.CHECKPOINT}, visdrone/ and aerial_cars/"
+            f"{real.VISDRONE_CHECKPOINT}, visdrone/ and aerial_cars/"
         )
     root = Path(os.environ["UAV_DATA"]).expanduser()
     _headline(console, "1/3  export a VisDrone detector")
@@ -187,7 +187,9 @@ def _real_demo(output: Path, console: Console) -> None:
     )
 
 
-def _record(bag: Path, shots: Iterable[Shot], count: int, fps: float, console: Console) -> RecordedFlight:
+def _record(
+    bag: Path, shots: Iterable[DemoFrame], count: int, fps: float, console: Console
+) -> RecordedFlight:
     """Write a flight's bag anew, with progress."""
     shutil.rmtree(bag, ignore_errors=True)
     with _progress(console) as progress:
@@ -258,7 +260,7 @@ def _report(
     contact_sheet(flight, flown, names, sheet, frames)
     age_timeline(flight, flown, ages)
     seconds = time.monotonic() - began
-    write_report(
+    write_demo_report(
         page,
         title=title,
         summary=summary,

@@ -25,11 +25,11 @@ FRAME_ID = "camera"
 IGNORED = "ignored"
 
 Image = NDArray[np.uint8]
-Progress = Callable[[int], None]
+FlightProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Shot:
+class DemoFrame:
     """One image of a flight and what is to be found in it.
 
     Attributes:
@@ -43,14 +43,14 @@ class Shot:
     track_ids: tuple[str, ...]
 
 
-def generated_shots(seed: int, spec: SceneSpec, frames: int, fps: float) -> Iterator[Shot]:
+def generated_shots(seed: int, spec: SceneSpec, frames: int, fps: float) -> Iterator[DemoFrame]:
     """Render a flight over generated scenes, frame by frame."""
     for frame in Flight(seed, spec, frames, fps):
         tracks = tuple(str(a.target_id) for a in frame.annotations if a.evaluated)
-        yield Shot(frame.image, truth_of(frame.annotations), tracks)
+        yield DemoFrame(frame.image, truth_of(frame.annotations), tracks)
 
 
-def write_flight(bag: Path, shots: Iterable[Shot], fps: float, progress: Progress) -> int:
+def write_flight(bag: Path, shots: Iterable[DemoFrame], fps: float, progress: FlightProgress) -> int:
     """Write a flight into a new bag: images on `IMAGE_TOPIC`, truth with the same stamps on `TRUTH_TOPIC`.
 
     Returns:
@@ -121,7 +121,7 @@ def _truth(message: Any) -> GroundTruth:
     return GroundTruth(boxes[~ignored], np.array(classes, np.int64), boxes[ignored])
 
 
-def _truth_message(header: Any, shot: Shot) -> bytes:
+def _truth_message(header: Any, shot: DemoFrame) -> bytes:
     """Serialize the truth, and the ignored regions."""
     truth = shot.truth
     boxes = np.concatenate((truth.boxes, truth.ignored))

@@ -10,10 +10,10 @@ import numpy as np
 
 from aerial_scenes.visdrone import VISDRONE_CLASSES
 from yolo_compress.data.labelled import beside, read_ground_truth, read_image
-from yolo_compress.demo.flight import Shot
+from yolo_compress.demo.flight import DemoFrame
 from yolo_compress.errors import UserError
 
-CHECKPOINT = Path("weights", "yolov5su_visdrone10.pt")
+VISDRONE_CHECKPOINT = Path("weights", "yolov5su_visdrone10.pt")
 # The other set's class names, in VisDrone's words.
 TRANSLATED = {"car": "car", "truck": "truck", "bus": "bus", "minibus": "van", "cyclist": "bicycle"}
 
@@ -24,9 +24,9 @@ def checkpoint(root: Path) -> Path:
     Raises:
         UserError: it is not there.
     """
-    path = root / CHECKPOINT
+    path = root / VISDRONE_CHECKPOINT
     if not path.is_file():
-        raise UserError(f"UAV_DATA is {root}, but there is no {CHECKPOINT} in it")
+        raise UserError(f"UAV_DATA is {root}, but there is no {VISDRONE_CHECKPOINT} in it")
     return path
 
 
@@ -43,7 +43,7 @@ def image_paths(root: Path) -> list[Path]:
     return found
 
 
-def shots(root: Path) -> Iterator[Shot]:
+def shots(root: Path) -> Iterator[DemoFrame]:
     """Read images and labels, one by one."""
     names = (root / "aerial_cars" / "aerial.names").read_text().split()
     classes = np.array([VISDRONE_CLASSES.index(TRANSLATED[name]) for name in names], np.int64)
@@ -55,4 +55,4 @@ def shots(root: Path) -> Iterator[Shot]:
         else:
             truth = read_ground_truth(path, names, width, height)
             truth = replace(truth, class_ids=classes[truth.class_ids])
-        yield Shot(image, truth, ("",) * len(truth.boxes))
+        yield DemoFrame(image, truth, ("",) * len(truth.boxes))

@@ -8,7 +8,7 @@ from pathlib import Path
 from yolo_compress.data.labelled import read_image
 from yolo_compress.demo.replay import FlownModel
 from yolo_compress.measure.accuracy import Accuracy
-from yolo_compress.report.page import Part, Rows, class_legend, photo, write_page
+from yolo_compress.report.page import PagePart, Rows, class_legend, photo, write_page
 from yolo_compress.run.record import percent
 
 
@@ -32,7 +32,7 @@ def flight_table(flown: Sequence[FlownModel], accuracy: Sequence[Accuracy], note
     )
 
 
-def write_report(
+def write_demo_report(
     path: Path,
     *,
     title: str,
@@ -67,13 +67,13 @@ def write_report(
         title=title,
         lead=summary,
         parts=[
-            Part("Models", table=stages),
-            Part("What was seen", legend=class_legend(names), pictures=[seen], note=sheet_note),
-            Part(
+            PagePart("Models", table=stages),
+            PagePart("What was seen", legend=class_legend(names), pictures=[seen], note=sheet_note),
+            PagePart(
                 "The flight",
                 table=flights,
                 pictures=[photo(read_image(ages), "Frame age over the time of the flight")],
             ),
-            Part("How it was made", code=command, note=f"in {seconds / 60:.1f} minutes"),
+            PagePart("How it was made", code=command, note=f"in {seconds / 60:.1f} minutes"),
         ],
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from yolo_compress.config.sections import Distill
 from yolo_compress.distillation.trainer import distill
-from yolo_compress.stages import Made, Stage, epochs
-from yolo_compress.training import Setting
+from yolo_compress.stages import Stage, StageModel, epochs
+from yolo_compress.training import StageContext
 
 
 class DistilledStage(Stage):
@@ -16,9 +16,9 @@ class DistilledStage(Stage):
 
     section: Distill
 
-    def make(self, setting: Setting, checkpoints: Sequence[Path]) -> Made:
-        """Train the student; the second checkpoint is the setting's teacher."""
-        return distill(checkpoints[0], setting), {}
+    def make(self, context: StageContext, checkpoints: Sequence[Path]) -> StageModel:
+        """Train the student; the second checkpoint is the context's teacher."""
+        return distill(checkpoints[0], context), {}
 
     def describe(self) -> str:
         """Say how, and how long."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Distill, required
 from yolo_compress.errors import UserError
-from yolo_compress.training import Setting, StageTrainer, train
+from yolo_compress.training import StageContext, StageTrainer, train
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 from ultralytics.utils.torch_utils import unwrap_model  # isort: skip
@@ -27,21 +27,21 @@ from ultralytics.utils.torch_utils import unwrap_model  # isort: skip
 MEDIUM_SIDE, MEDIUM_SIDE_AT = 96, 640
 
 
-def distill(student: Path, setting: Setting) -> DetectionModel:
+def distill(student: Path, context: StageContext) -> DetectionModel:
     """Fine-tune a student by the method that the recipe names; for the rest see ``training.train``.
 
     Args:
         student: checkpoint of the pruned model.
-        setting: with a teacher.
+        context: with a teacher.
     """
-    settings = required(setting.recipe.distill)
+    settings = required(context.recipe.distill)
     if settings.method == "none":
-        return train(StageTrainer, student, settings.train, setting)
+        return train(StageTrainer, student, settings.train, context)
     if settings.method == "ultralytics":
         chosen = {} if settings.weight is None else {"dis": settings.weights[0]}
-        teacher = str(setting.teacher)
-        return train(StageTrainer, student, settings.train, setting, distill_model=teacher, **chosen)
-    return train(DistillationTrainer, student, settings.train, setting)
+        teacher = str(context.teacher)
+        return train(StageTrainer, student, settings.train, context, distill_model=teacher, **chosen)
+    return train(DistillationTrainer, student, settings.train, context)
 
 
 def cwd_loss(

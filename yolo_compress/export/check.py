@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector import ModelError
-from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, Target, import_tensorrt
+from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, TargetDevice, import_tensorrt
 from yolo_trt_node.detector.decode import decode_end2end, decode_raw
 from yolo_trt_node.detector.letterbox import Preprocessor
 from yolo_trt_node.detector.options import LoadOptions
@@ -58,7 +58,7 @@ class Deviation:
     score: float
 
 
-TOLERANCE: Mapping[Precision, Deviation] = {
+DEVIATIONS_ALLOWED: Mapping[Precision, Deviation] = {
     "fp32": Deviation(0.1, 0.001),
     "fp16": Deviation(1.0, 0.01),
     "int8": Deviation(5.0, 0.1),
@@ -70,7 +70,7 @@ which `deliver` measures; this finds what is broken.
 """
 
 
-class Letterbox:
+class ImageLetterbox:
     """The node's own letterbox, with results that last."""
 
     def __init__(self, height: int, width: int) -> None:
@@ -86,7 +86,7 @@ def batches(settings: Export, size: int, stride: int, images: Sequence[Path]) ->
     # Spread over the set: neighbours are often frames of one flight.
     chosen = spread(images, _CHECKED_IMAGES) if images else []
     frames = [read_image(path) for path in chosen] or list(_generated_images())
-    square = Letterbox(size, size)
+    square = ImageLetterbox(size, size)
     if settings.dynamic == "none":
         for frame in frames:
             yield square([frame] * settings.batch)
@@ -97,7 +97,7 @@ def batches(settings: Export, size: int, stride: int, images: Sequence[Path]) ->
     if settings.dynamic == "batch":
         yield square([last])
     else:
-        yield Letterbox(math.ceil(size / 2 / stride) * stride, size)([last])
+        yield ImageLetterbox(math.ceil(size / 2 / stride) * stride, size)([last])
 
 
 @functools.cache
@@ -122,13 +122,13 @@ def _session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-def compare(
+def compare_with_torch(
     model: DetectionModel, graph: onnx.ModelProto, batches: Sequence[Batch], precision: Precision
 ) -> tuple[Deviation, list[tuple[Batch, NDArray[np.float32]]]]:
     """Compare a raw graph's answers with torch's; return the worst, and each batch with the graph's answer.
 
     Raises:
-        UserError: they differ by more than `TOLERANCE`.
+        UserError: they differ by more than `DEVIATIONS_ALLOWED`.
     """
     session = _session(graph)
     answers, boxes, scores = [], [], []
@@ -149,7 +149,7 @@ def compare(
             scores.append(np.abs(ours[4:, best] - theirs[4:, best]).max(axis=0))
     summarise: Callable[..., Any] = np.mean if precision == "int8" else np.max
     worst = Deviation(*(float(max(summarise(values) for values in parts)) for parts in (boxes, scores)))
-    allowed = TOLERANCE[precision]
+    allowed = DEVIATIONS_ALLOWED[precision]
     # Written so that NaN fails.
     if not (worst.box_px <= allowed.box_px and worst.score <= allowed.score):
         raise UserError(
@@ -230,7 +230,7 @@ def verify_engine(path: Path, backend: str, size: int, name: Path | None = None)
         trt = import_tensorrt(backend)
         with tempfile.TemporaryDirectory() as folder:
             options = LoadOptions(engine_cache=str(Path(folder) / "engines"))
-            target = Target(f"GPU of compute capability {_COMPUTE_CAPABILITY}", _COMPUTE_CAPABILITY)
+            target = TargetDevice(f"GPU of compute capability {_COMPUTE_CAPABILITY}", _COMPUTE_CAPABILITY)
             engine = OnnxOnTensorRt(path, backend, trt, target, options).engine(size, size)
             return {
                 "backend": backend,

@@ -13,7 +13,7 @@ from yolo_compress.config.sections import Export
 from yolo_compress.data.labelled import read_split, spread
 from yolo_compress.errors import UserError
 from yolo_compress.export.card import IOU_THRESHOLD, SCORE_THRESHOLD, read_card, update_card
-from yolo_compress.export.check import TOLERANCE, Precision
+from yolo_compress.export.check import DEVIATIONS_ALLOWED, Precision
 from yolo_compress.export.export import export_onnx
 from yolo_compress.measure.accuracy import Accuracy, evaluate_model
 from yolo_compress.measure.classes import match_classes
@@ -90,7 +90,7 @@ def deliver(
         calibration = spread(read_split(data, "train").images, settings.calibration_images)
     delivered: list[Delivery] = []
     reference: Accuracy | None = None
-    for precision in sorted(settings.precision, key=list(TOLERANCE).index):
+    for precision in sorted(settings.precision, key=list(DEVIATIONS_ALLOWED).index):
         path = base if precision == "fp32" else base.with_name(f"{base.stem}_{precision}{base.suffix}")
         deviation = export_onnx(
             checkpoint,

@@ -37,13 +37,13 @@ from yolo_compress.export.card import (
     write_model,
 )
 from yolo_compress.export.check import (
-    TOLERANCE,
+    DEVIATIONS_ALLOWED,
     Deviation,
-    Letterbox,
+    ImageLetterbox,
     Precision,
     batches,
-    compare,
     compare_head,
+    compare_with_torch,
     verify_engine,
 )
 
@@ -112,7 +112,7 @@ def export_onnx(
         graph = to_half(graph, tail_nodes(graph))
     elif precision == "int8":
         together = settings.batch if settings.dynamic == "none" else 1
-        source = Letterbox(size, size)
+        source = ImageLetterbox(size, size)
         graph = quantize(
             graph,
             tail_nodes(graph),
@@ -120,7 +120,9 @@ def export_onnx(
             lambda index: source([read_image(calibration[index])] * together),
         )
     graph.ir_version = _IR_VERSION
-    deviation, answers = compare(model, graph, list(batches(settings, size, stride, images)), precision)
+    deviation, answers = compare_with_torch(
+        model, graph, list(batches(settings, size, stride, images)), precision
+    )
     if settings.head == "end2end":
         graph = append_suppression(
             graph, max_det=settings.max_det, iou_threshold=iou_threshold, score_floor=SCORE_FLOOR
@@ -147,7 +149,7 @@ def export_onnx(
         "calibration": {"images": len(calibration)} if precision == "int8" else None,
         "deviation_from_torch": {
             **dataclasses.asdict(deviation),
-            "allowed": dataclasses.asdict(TOLERANCE[precision]),
+            "allowed": dataclasses.asdict(DEVIATIONS_ALLOWED[precision]),
             "of": "mean of the worst image" if precision == "int8" else "largest",
         },
         "compression": None if compression is None else dict(compression),

@@ -21,7 +21,7 @@ Plans = NDArray[np.int64]
 Costs = NDArray[np.float64]
 
 # A target counts as met when what is left is at most it, and at least this share of it.
-TOLERANCE = 0.02
+BUDGET_TOLERANCE = 0.02
 
 
 def floors(widths: Sequence[int], round_to: int, min_width: int, max_ratio: float) -> Plans:

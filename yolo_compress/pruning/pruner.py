@@ -36,7 +36,7 @@ from ultralytics.utils.torch_utils import select_device  # isort: skip
 __all__ = ["Bench", "Pruned", "count_macs", "count_params", "prune", "prune_uniformly"]
 
 # Images a latency round, and how often a latency search may measure: each measurement costs an export.
-LATENCY_IMAGES = 4
+TIMED_IMAGES = 4
 LATENCY_MEASUREMENTS = 10
 # How far, as a share of the target, silent channels may lie off it and still be those meant for it: the
 # rounding leaves a percent or two, and two timings of one model differ by more.
@@ -48,7 +48,7 @@ _ANY_SIZE = 64
 # The channels of each group that stay.
 Kept = tuple[torch.Tensor, ...]
 # Called with what is being measured, steps done, steps in all.
-Progress = Callable[[str, int, int], None]
+PruneProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Pruned:
     @property
     def within_tolerance(self) -> bool:
         """Whether the target is met to within 2 % of itself."""
-        return abs(self.reached - self.target) <= budget.TOLERANCE * self.target
+        return abs(self.reached - self.target) <= budget.BUDGET_TOLERANCE * self.target
 
     def record(self) -> dict[str, Any]:
         """Return the entries for the stage's record: plain values."""
@@ -129,7 +129,7 @@ def prune(
     *,
     seed: int = 0,
     bench: Bench | None = None,
-    progress: Progress | None = None,
+    progress: PruneProgress | None = None,
 ) -> Pruned:
     """Prune a detector to a target.
 
@@ -257,7 +257,7 @@ def required_bench(bench: Bench | None) -> Bench:
     return bench
 
 
-def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+def _tell(progress: PruneProgress | None, what: str, done: int, total: int) -> None:
     if progress:
         progress(what, done, total)
 
@@ -304,7 +304,7 @@ def _sensitivity(
     images: int,
     input_size: int,
     bench: Bench,
-    progress: Progress | None,
+    progress: PruneProgress | None,
 ) -> NDArray[np.float64]:
     batch = _batch(images, input_size, bench, surgery)
     return measure_sensitivity(
@@ -355,7 +355,7 @@ def _meet_latency(
     settings: Prune,
     input_size: int,
     bench: Bench | None,
-    progress: Progress | None,
+    progress: PruneProgress | None,
 ) -> tuple[Plans, DetectionModel, float]:
     """Meet a share of the measured latency; return plan, model and the share that was measured."""
     target = settings.target.share
@@ -383,7 +383,7 @@ def _meet_latency(
                 low = middle + 1
             else:
                 high = middle
-                if reached >= (1 - budget.TOLERANCE) * target:
+                if reached >= (1 - budget.BUDGET_TOLERANCE) * target:
                     break
     best = max((p for p, (_, found) in measured.items() if found <= target), key=lambda p: measured[p][1])
     return path[best], *measured[best]
@@ -412,7 +412,7 @@ def _timed(dense: Path, candidate: Path, settings: Prune, bench: Bench | None) -
     if settings.board:
         return measure_on_board([dense, candidate], settings.board, backend=settings.backend)[1].ratio
     bench = required_bench(bench)
-    images = read_split(bench.data, bench.split).images[:LATENCY_IMAGES]
+    images = read_split(bench.data, bench.split).images[:TIMED_IMAGES]
     latencies = measure_latency(
         [dense, candidate], images, rounds=bench.rounds, threads=bench.threads, backend=settings.backend
     )

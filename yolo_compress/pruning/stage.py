@@ -10,8 +10,8 @@ from rich.progress import Progress
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Prune
 from yolo_compress.pruning.pruner import Bench, prune
-from yolo_compress.stages import Made, Stage
-from yolo_compress.training import Setting
+from yolo_compress.stages import Stage, StageModel
+from yolo_compress.training import StageContext
 
 
 class PrunedStage(Stage):
@@ -24,11 +24,11 @@ class PrunedStage(Stage):
         """Pruned, whatever was pruned."""
         return "pruned"
 
-    def make(self, setting: Setting, checkpoints: Sequence[Path]) -> Made:
+    def make(self, context: StageContext, checkpoints: Sequence[Path]) -> StageModel:
         """Prune the model, measuring on the run's data where the recipe asks for it."""
-        recipe, console = self.recipe, setting.console
+        recipe, console = self.recipe, context.console
         bench = Bench(
-            setting.data,
+            context.data,
             recipe.evaluate.split,
             recipe.device,
             recipe.threads,

@@ -150,7 +150,7 @@ Role = Literal["out", "in", "norm"]
 
 
 @dataclass(frozen=True)
-class Part:
+class ChannelPart:
     """What a group of channels owns in one layer.
 
     Attributes:
@@ -179,9 +179,9 @@ class Group:
 
     root: str
     width: int
-    parts: tuple[Part, ...]
+    parts: tuple[ChannelPart, ...]
 
-    def of(self, role: Role) -> tuple[Part, ...]:
+    def of(self, role: Role) -> tuple[ChannelPart, ...]:
         """Return the parts with one role."""
         return tuple(part for part in self.parts if part.role == role)
 
@@ -239,7 +239,7 @@ class Surgery:
             layer.np = sum(parameter.numel() for parameter in layer.parameters())
         return self.model
 
-    def stock_place(self, part: Part) -> tuple[str, torch.Tensor]:
+    def stock_place(self, part: ChannelPart) -> tuple[str, torch.Tensor]:
         """Return a part's layer and positions in the model as it was given, with its C2f whole.
 
         The positions are ordered by the group's channels; each channel must lie there once, as it does in
@@ -263,7 +263,7 @@ class Surgery:
             items = [item for item in group if item.dep.target.module in names]
             items.sort(key=lambda item: order[item.dep.target.module])
             parts = tuple(
-                Part(
+                ChannelPart(
                     names[item.dep.target.module],
                     self._role(item),
                     torch.tensor(item.idxs),

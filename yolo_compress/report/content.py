@@ -20,7 +20,7 @@ from yolo_compress.errors import UserError
 from yolo_compress.export.card import read_card
 from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.report import charts
-from yolo_compress.report.page import Part, Picture, Rows, chart, class_legend, photo, write_page
+from yolo_compress.report.page import PagePart, PagePicture, Rows, chart, class_legend, photo, write_page
 from yolo_compress.report.pictures import draw_boxes, sheet
 from yolo_compress.report.widths import off_multiples
 from yolo_compress.run.plan import plan
@@ -41,7 +41,7 @@ from ultralytics.nn.modules import Conv  # isort: skip
 PAGE = "report.html"
 HISTORY = "history.json"
 # Images shown side by side.
-PICTURES = 3
+PICTURES_SHOWN = 3
 
 
 def write_report(folder: Path) -> Path:
@@ -71,14 +71,14 @@ def _run_page(folder: Path, recipe: Recipe) -> Path:
     compared = {name: accuracy_of(read_record(place)) for name, place in ends.items()}
     names = [entry.name for entry in accuracy[last].per_class]
     parts = [
-        Part(
+        PagePart(
             "Stages",
             table=_stage_rows(recipe, done, accuracy),
             points=[] if len(done) == len(stages) else [_unfinished(stages, done)],
         ),
-        *([Part("Files", table=_file_rows(folder))] if (folder / EXPORTS).is_file() else []),
+        *([PagePart("Files", table=_file_rows(folder))] if (folder / EXPORTS).is_file() else []),
         _pictures(folder, recipe, ends, names),
-        Part(
+        PagePart(
             "Classes",
             table=_class_rows(compared),
             legend=class_legend(names),
@@ -89,7 +89,7 @@ def _run_page(folder: Path, recipe: Recipe) -> Path:
         layers = _channels(*(place / CHECKPOINT for place in ends.values()))
         kept = sum(after for _, after in layers.values()) / sum(before for before, _ in layers.values())
         parts.append(
-            Part(
+            PagePart(
                 "Channels",
                 pictures=[chart(charts.channels(layers), "Channels of each layer before and after")],
                 note=f"Output channels of each convolution with a BatchNorm, {first.name} and {last.name}; "
@@ -97,9 +97,9 @@ def _run_page(folder: Path, recipe: Recipe) -> Path:
             )
         )
         if (off := off_multiples(layers, recipe.export.precision)) is not None:
-            parts.append(Part("Widths off the hardware's multiples", table=off))
+            parts.append(PagePart("Widths off the hardware's multiples", table=off))
     parts += [
-        Part(
+        PagePart(
             "Gammas", pictures=[_embedded(stages[stage] / record["gammas"]["picture"])], note=_gammas(record)
         )
         for stage, record in done.items()
@@ -111,7 +111,7 @@ def _run_page(folder: Path, recipe: Recipe) -> Path:
         if (place / HISTORY).is_file()
     }
     if histories:
-        parts.append(Part("Losses", pictures=[chart(charts.losses(histories), "Losses over the epochs")]))
+        parts.append(PagePart("Losses", pictures=[chart(charts.losses(histories), "Losses over the epochs")]))
     parts.append(_made(folder, [(RECIPE, folder / RECIPE)]))
     page = folder / PAGE
     write_page(
@@ -145,10 +145,10 @@ def _comparison_page(folder: Path, arms: Arms) -> Path:
         title=f"{len(result.rows)} ways to a detector",
         lead=" ".join(result.sentences()[:1]) or result.protocol(),
         parts=[
-            Part("Figures", table=Rows(result.header, result.cells(), result.protocol())),
-            Part("What they say", points=result.sentences()),
-            Part("Accuracy against cost", pictures=[chart(figure, "AP50 over multiply-accumulates")]),
-            Part("Arms", table=changes),
+            PagePart("Figures", table=Rows(result.header, result.cells(), result.protocol())),
+            PagePart("What they say", points=result.sentences()),
+            PagePart("Accuracy against cost", pictures=[chart(figure, "AP50 over multiply-accumulates")]),
+            PagePart("Arms", table=changes),
             _made(folder, [(name, folder / name) for name in (compare.DOCUMENT, compare.BASE)]),
         ],
     )
@@ -257,9 +257,9 @@ def _file_rows(folder: Path) -> Rows:
     )
 
 
-def _pictures(folder: Path, recipe: Recipe, models: Mapping[str, Path], names: Sequence[str]) -> Part:
+def _pictures(folder: Path, recipe: Recipe, models: Mapping[str, Path], names: Sequence[str]) -> PagePart:
     """Show the same images with the ground truth and with what the first and the last model see."""
-    images = spread(read_split(folder / "data.yaml", recipe.evaluate.split).images, PICTURES)
+    images = spread(read_split(folder / "data.yaml", recipe.evaluate.split).images, PICTURES_SHOWN)
     frames = [read_image(image) for image in images]
     truths: list[GroundTruth] = [
         read_ground_truth(path, names, frame.shape[1], frame.shape[0])
@@ -277,7 +277,7 @@ def _pictures(folder: Path, recipe: Recipe, models: Mapping[str, Path], names: S
             boxes[:, 2:] -= boxes[:, :2]
             row.append(draw_boxes(frame, boxes, found.class_ids, found.scores, names))
     titles = [[f"{title}, {image.name}" for title in ("ground truth", *models)] for image in images]
-    return Part(
+    return PagePart(
         "What is seen",
         legend=class_legend(names),
         pictures=[photo(sheet(rows, titles), "The same images with the ground truth and each model's boxes")],
@@ -298,15 +298,15 @@ def _channels(before: Path, after: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def _embedded(path: Path) -> Picture:
-    return Picture(
+def _embedded(path: Path) -> PagePicture:
+    return PagePicture(
         "BatchNorm scales", "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     )
 
 
-def _made(folder: Path, documents: Sequence[tuple[str, Path]]) -> Part:
+def _made(folder: Path, documents: Sequence[tuple[str, Path]]) -> PagePart:
     commands = folder / COMMANDS
-    return Part(
+    return PagePart(
         "How it was made",
         code=commands.read_text(encoding="utf-8").strip() if commands.is_file() else "",
         details=[(name, path.read_text(encoding="utf-8")) for name, path in documents],

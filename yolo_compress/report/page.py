@@ -43,7 +43,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PagePicture:
     """A picture inside the page: what it shows, its data URI, and whether it is a photograph."""
 
     alt: str
@@ -52,7 +52,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Part:
+class PagePart:
     """One headed part of a page; what is empty is left out.
 
     Attributes:
@@ -70,13 +70,13 @@ class Part:
     points: Sequence[str] = ()
     table: Rows | None = None
     legend: Sequence[tuple[str, str]] = ()
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[PagePicture] = ()
     note: str = ""
     code: str = ""
     details: Sequence[tuple[str, str]] = ()
 
 
-def write_page(path: Path, *, title: str, lead: str, parts: Sequence[Part]) -> None:
+def write_page(path: Path, *, title: str, lead: str, parts: Sequence[PagePart]) -> None:
     """Write one HTML file that needs no other; atomically."""
     environment = Environment(
         loader=PackageLoader(__package__, "."),
@@ -88,28 +88,28 @@ def write_page(path: Path, *, title: str, lead: str, parts: Sequence[Part]) -> N
         title=title,
         lead=lead,
         parts=parts,
-        footer=f"{machine()}, {datetime.date.today().isoformat()}. "
+        footer=f"{processor_name()}, {datetime.date.today().isoformat()}. "
         + ", ".join(f"{name} {version}" for name, version in versions().items()),
     )
     files.write_text(path, page)
 
 
-def chart(figure: Figure, alt: str) -> Picture:
+def chart(figure: Figure, alt: str) -> PagePicture:
     """Return a drawn figure as a vector picture."""
     buffer = io.BytesIO()
     with rc_context({"svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return Picture(alt, "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode())
+    return PagePicture(alt, "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode())
 
 
-def photo(image: NDArray, alt: str) -> Picture:
+def photo(image: NDArray, alt: str) -> PagePicture:
     """Return an H x W x 3 uint8 BGR image, scaled down to the page, as JPEG."""
     height, width = image.shape[:2]
     if width > PHOTO_PX:
         size = (PHOTO_PX, round(height * PHOTO_PX / width))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    return Picture(alt, "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode(), photo=True)
+    return PagePicture(alt, "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode(), photo=True)
 
 
 def class_legend(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -123,7 +123,7 @@ def class_css(index: int) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def machine() -> str:
+def processor_name() -> str:
     """Return the processor's name and the number of cores that this process may use."""
     name = platform.processor() or platform.machine()
     try:

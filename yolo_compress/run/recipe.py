@@ -16,7 +16,7 @@ from rich.table import Table
 from yolo_compress import files
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Export, Recipe, Section
-from yolo_compress.data.source import Source
+from yolo_compress.data.source import RunData
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.export.card import read_card
 from yolo_compress.export.deliver import Delivery, deliver
@@ -103,7 +103,7 @@ def run_recipe(recipe: Recipe, console: Console | None = None) -> RunResult:
     return RunResult(recipe, worker.source.description, tuple(results), recipe.output / ONNX)
 
 
-def _deliver(recipe: Recipe, folder: Path, source: Source, console: Console) -> None:
+def _deliver(recipe: Recipe, folder: Path, source: RunData, console: Console) -> None:
     """Put the result of a run's last stage into its folder, in every precision asked for.
 
     ``model.onnx`` is there in any case: in fp32, as the stage exported it, unless the recipe asks for another

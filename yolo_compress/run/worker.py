@@ -21,7 +21,7 @@ from yolo_compress import files
 from yolo_compress.checkpoints import save_model
 from yolo_compress.config.sections import Recipe
 from yolo_compress.data.labelled import read_split
-from yolo_compress.data.source import Source, prepare_source
+from yolo_compress.data.source import RunData, prepare_source
 from yolo_compress.errors import UserError, explained_disk_errors, explained_failures
 from yolo_compress.export.card import read_card, update_card
 from yolo_compress.export.export import export_onnx
@@ -46,7 +46,7 @@ from yolo_compress.run.record import (
     write_record,
 )
 from yolo_compress.stages import Stage
-from yolo_compress.training import Setting
+from yolo_compress.training import StageContext
 from yolo_compress.versions import versions
 
 # Images a latency round; more would only repeat.
@@ -68,7 +68,7 @@ class StageWorker:
         self._console = console
         self._folder_of = folder_of
         self._done: dict[str, Path] = {}
-        self.source: Source = prepare_source(recipe, recipe.output, console)
+        self.source: RunData = prepare_source(recipe, recipe.output, console)
 
     def require_space(self, stages: Sequence[Stage]) -> None:
         """Refuse to start what would end in a full disk.
@@ -144,7 +144,7 @@ class StageWorker:
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
             files.write_text(begun, inputs)
-        setting = Setting(
+        context = StageContext(
             stage.recipe,
             self.source.description,
             folder,
@@ -152,7 +152,7 @@ class StageWorker:
             self._console,
             teacher=checkpoints[1] if len(checkpoints) > 1 else None,
         )
-        model, facts = stage.make(setting, checkpoints)
+        model, facts = stage.make(context, checkpoints)
         save_model(model, folder / CHECKPOINT)
         input_size = stage.recipe.input_size  # of a comparison's arm
         self._export(folder, input_size)

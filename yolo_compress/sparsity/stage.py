@@ -8,8 +8,8 @@ from typing import Any
 
 from yolo_compress.config.sections import Sparsify
 from yolo_compress.sparsity.trainer import sparsify
-from yolo_compress.stages import Made, Stage, epochs
-from yolo_compress.training import Setting
+from yolo_compress.stages import Stage, StageModel, epochs
+from yolo_compress.training import StageContext
 
 
 class SparseStage(Stage):
@@ -17,9 +17,9 @@ class SparseStage(Stage):
 
     section: Sparsify
 
-    def make(self, setting: Setting, checkpoints: Sequence[Path]) -> Made:
+    def make(self, context: StageContext, checkpoints: Sequence[Path]) -> StageModel:
         """Train the model."""
-        return sparsify(checkpoints[0], setting)
+        return sparsify(checkpoints[0], context)
 
     def describe(self) -> str:
         """Say how, and how long."""

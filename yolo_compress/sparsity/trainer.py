@@ -25,7 +25,7 @@ from yolo_compress import files
 from yolo_compress.config.sections import Prune, Training, required
 from yolo_compress.pruning.importance import group_norm
 from yolo_compress.pruning.surgery import coupled_gammas
-from yolo_compress.training import Setting, StageTrainer, train
+from yolo_compress.training import StageContext, StageTrainer, train
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 from ultralytics.utils import RANK  # isort: skip
@@ -236,31 +236,31 @@ class SparsityTrainer(RecordingTrainer):
         self._penalty.rate = penalty_rate(settings.schedule, strength, self.epoch, self.epochs)
 
 
-def sparsify(model: Path, setting: Setting) -> tuple[DetectionModel, dict[str, Any]]:
+def sparsify(model: Path, context: StageContext) -> tuple[DetectionModel, dict[str, Any]]:
     """Train a model towards sparsity, write what its scales did, and say so where they have not separated.
 
     Args:
         model: checkpoint of the dense model.
-        setting: for the rest see ``training.train``.
+        context: for the rest see ``training.train``.
 
     Returns:
         The trained model, and the entry ``gammas`` for the stage's record.
     """
-    settings = required(setting.recipe.sparsify)
+    settings = required(context.recipe.sparsify)
     if settings.mode == "fade":
         from yolo_compress.sparsity.fading import fading_trainer
 
-        teacher = setting.teacher or model  # which the fading, where it distills, learns from
+        teacher = context.teacher or model  # which the fading, where it distills, learns from
         trained = train(
-            fading_trainer(settings), model, settings.train, dataclasses.replace(setting, teacher=teacher)
+            fading_trainer(settings), model, settings.train, dataclasses.replace(context, teacher=teacher)
         )
     else:
-        trained = train(SparsityTrainer, model, settings.train, setting)
-    history = json.loads((setting.folder / GAMMAS_JSON).read_text(encoding="utf-8"))["epochs"]
-    entry = write_gammas(setting.folder, history, trained, required(setting.recipe.prune))
+        trained = train(SparsityTrainer, model, settings.train, context)
+    history = json.loads((context.folder / GAMMAS_JSON).read_text(encoding="utf-8"))["epochs"]
+    entry = write_gammas(context.folder, history, trained, required(context.recipe.prune))
     if entry["warning"]:
-        setting.console.print("warning:", style="yellow", end=" ")
-        setting.console.print(entry["warning"], markup=False, soft_wrap=True)
+        context.console.print("warning:", style="yellow", end=" ")
+        context.console.print(entry["warning"], markup=False, soft_wrap=True)
     return trained, {"gammas": entry}
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from yolo_trt_node.detector import Detector, DetectorOptions, LoadOptions, ModelError
 from yolo_trt_node.detector.backends.gpu import Gpu
-from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, Target, import_tensorrt
+from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, TargetDevice, import_tensorrt
 from yolo_trt_node.detector.card import read_card
 from yolo_trt_node.node_options import NODE_OPTIONS
-from yolo_trt_node.options import add_arguments, build
+from yolo_trt_node.options import add_arguments, from_values
 from yolo_trt_node.params_file import add_params_file, option_values
 
 _BUILDERS = ("tensorrt", "tensorrt_rtx")
-OPTIONS = tuple(
+ENGINE_OPTIONS = tuple(
     replace(option, choices=("auto", *_BUILDERS)) if option.name == "backend" else option
     for option in NODE_OPTIONS
     if option.field in LoadOptions.__dataclass_fields__ and not option.name.startswith("onnxruntime")
@@ -36,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         width, height = _size(given.camera)
-        values = option_values(given, OPTIONS)
+        values = option_values(given, ENGINE_OPTIONS)
         model_path = given.model_file or str(values.get("model", ""))
         if not model_path:
             raise ValueError("no model: name one, or as model in --params-file")
-        options = build(DetectorOptions, values)
+        options = from_values(DetectorOptions, values)
         backend = options.backend if options.backend in _BUILDERS else _BUILDERS[0]
         path = Path(model_path).expanduser()
         if not path.is_file():
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--compute-capability out"
             )
         gpu = (
-            Target(f"GPU of compute capability {given.compute_capability}", given.compute_capability)
+            TargetDevice(f"GPU of compute capability {given.compute_capability}", given.compute_capability)
             if given.compute_capability
             else Gpu.open()
         )
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         help="build for a GPU that is not here (tensorrt_rtx only), as in 8.6",
     )
     add_params_file(parser)
-    add_arguments(parser, OPTIONS)
+    add_arguments(parser, ENGINE_OPTIONS)
     return parser
 
 

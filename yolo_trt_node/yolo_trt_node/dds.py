@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 
-AUTO = "auto"
+AUTO_PROFILE = "auto"
 NONE = "none"
 
 
@@ -77,7 +77,7 @@ def profile_environment(choice: str, environment: Mapping[str, str]) -> tuple[di
     if choice == NONE:
         return {}, ""
     found = middleware(environment)
-    if choice != AUTO:
+    if choice != AUTO_PROFILE:
         if found is None:
             raise ValueError(
                 f"dds_profile:={choice} cannot be given to {environment['RMW_IMPLEMENTATION']}, which is "

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from yolo_trt_node.detector.options import DetectOptions, DetectorOptions, LoadOptions
 from yolo_trt_node.health.diagnostics import Thresholds
-from yolo_trt_node.images.thermal import AUTO, ThermalRange
-from yolo_trt_node.options import Option, Values, build, check_fields, option, options_of
+from yolo_trt_node.images.thermal import AUTO_RANGE, ThermalRange
+from yolo_trt_node.options import Option, Values, check_fields, from_values, option, options_of
 from yolo_trt_node.projection import Ground
 from yolo_trt_node.tracking import TrackerOptions
 
@@ -53,7 +53,7 @@ class NodeOptions:
         high=1000.0,
     )
     thermal_range: str = option(
-        AUTO,
+        AUTO_RANGE,
         "Which counts of 16-bit images (thermal cameras) become black and white: auto (the scene's, followed "
         "slowly), full (0 to 65535), or two counts as in 29000,31000.",
     )
@@ -195,12 +195,12 @@ class Settings:
         Raises:
             ValueError: a value is not allowed.
         """
-        node = build(NodeOptions, given)
-        ground = build(Ground, given, "ground_")
+        node = from_values(NodeOptions, given)
+        ground = from_values(Ground, given, "ground_")
         return cls(
             node=node,
-            live=build(LiveOptions, given),
-            detector=build(DetectorOptions, given),
+            live=from_values(LiveOptions, given),
+            detector=from_values(DetectorOptions, given),
             tracker=tracker_options(given),
             ground=GroundSettings(node.ground_frame, node.images_rectified, ground)
             if node.ground_frame
@@ -214,5 +214,5 @@ def tracker_options(given: Values) -> TrackerOptions | None:
     Raises:
         ValueError: a value is not allowed.
     """
-    tracking = build(TrackerOptions, given, "tracker_")
+    tracking = from_values(TrackerOptions, given, "tracker_")
     return tracking if given.get("tracker", False) is True else None

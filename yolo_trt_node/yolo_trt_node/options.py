@@ -2,7 +2,7 @@
 
 A field made by `option` carries its text, range and choices. `options_of` reads them off a dataclass; from
 that follow ROS parameters and their descriptors, launch arguments, command lines (`add_arguments`), what a
-parameter file may hold, and the checks (`build`, `check_fields`). No ROS.
+parameter file may hold, and the checks (`from_values`, `check_fields`). No ROS.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def options_of(kind: type, prefix: str = "", *, live: bool = False) -> tuple[Opt
     return tuple(found)
 
 
-def build(kind: type[T], given: Values, prefix: str = "") -> T:
+def from_values(kind: type[T], given: Values, prefix: str = "") -> T:
     """Make a dataclass of its options' values; what is not given keeps its default.
 
     Raises:

@@ -22,7 +22,7 @@ _MOST_BYTES = 1_000_000
 _EVERY_NODES = re.compile(r"use_sim_time|start_type_description_service|qos_overrides\..*")
 
 
-class Section(NamedTuple):
+class NodeSection(NamedTuple):
     """One section of a parameter file.
 
     Attributes:
@@ -39,7 +39,7 @@ class Section(NamedTuple):
         return re.fullmatch(pattern, full_name) is not None
 
 
-def read_sections(path: str | Path) -> list[Section]:
+def read_sections(path: str | Path) -> list[NodeSection]:
     """Read a parameter file.
 
     Raises:
@@ -66,12 +66,12 @@ def read_sections(path: str | Path) -> list[Section]:
     return found
 
 
-def _sections(content: Any, name: str) -> Iterator[Section]:
+def _sections(content: Any, name: str) -> Iterator[NodeSection]:
     if not isinstance(content, Mapping):
         return
     for key, value in content.items():
         if key == _KEY and isinstance(value, Mapping):
-            yield Section(name or "/**", dict(_flat(value, "")))
+            yield NodeSection(name or "/**", dict(_flat(value, "")))
         else:
             yield from _sections(value, f"{name}/{str(key).strip('/')}")
 
@@ -84,7 +84,7 @@ def _flat(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def values_for(sections: Sequence[Section], node: str, path: str | Path) -> dict[str, Any]:
+def values_for(sections: Sequence[NodeSection], node: str, path: str | Path) -> dict[str, Any]:
     """Return what a node gets of a file; what is for its name wins over what is for any.
 
     Args:

@@ -193,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
             except OSError as error:
                 raise Refused(507, f"the file could not be stored here: {error.strerror}") from error
             _LOG.info("timing %.1f MB from %s", model.stat().st_size / 1e6, self.client_address[0])
-            limits = child.Limits(agent.limits.load_timeout_s, agent.limits.load_memory_mb)
+            limits = child.ChildLimits(agent.limits.load_timeout_s, agent.limits.load_memory_mb)
             given = {**request, "model": str(model), "engine_cache": str(engines)}
             try:
                 answer = time_file(given, limits, "timing the model")

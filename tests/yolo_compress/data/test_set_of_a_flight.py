@@ -14,7 +14,7 @@ from yolo_trt_node.replay import bag_labels, messages
 from yolo_trt_node.replay.bags import BagWriter, typestore
 
 from yolo_compress.doctor import examine
-from yolo_compress.training import Setting, StageTrainer, train
+from yolo_compress.training import StageContext, StageTrainer, train
 
 FRAMES = 6
 
@@ -49,7 +49,9 @@ def test_doctor_passes_the_set_and_a_tiny_run_goes_through(tmp_path: Path) -> No
     told = "\n".join(check.what for check in checks)
     assert "data: train, 5 images, 2 classes, 5 objects" in told
     assert "data: val, 1 image" in told
-    setting = Setting(recipe, tmp_path / "set" / "data.yaml", tmp_path / "run", "dense", Console(quiet=True))
+    context = StageContext(
+        recipe, tmp_path / "set" / "data.yaml", tmp_path / "run", "dense", Console(quiet=True)
+    )
     assert recipe.teacher.train is not None
-    model = train(StageTrainer, recipe.teacher.model, recipe.teacher.train, setting)
+    model = train(StageTrainer, recipe.teacher.model, recipe.teacher.train, context)
     assert list(model.names.values()) == ["red", "blue"]

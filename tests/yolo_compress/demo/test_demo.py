@@ -6,10 +6,10 @@ from support.toy_detector import paint_cells, write_toy_detector
 
 from aerial_scenes.visdrone import Annotation
 from yolo_compress.data.labelled import GroundTruth
-from yolo_compress.demo.flight import RecordedFlight, Shot, truth_of, write_flight
+from yolo_compress.demo.flight import DemoFrame, RecordedFlight, truth_of, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly
-from yolo_compress.demo.report import Rows, flight_table, write_report
+from yolo_compress.demo.report import Rows, flight_table, write_demo_report
 from yolo_compress.errors import UserError
 from yolo_compress.measure.accuracy import Found, score
 
@@ -18,14 +18,14 @@ FRAMES = 12
 FPS = 20.0
 
 
-def shot(index: int) -> Shot:
+def shot(index: int) -> DemoFrame:
     """640 x 320 pixels, ten times the toy's input, with one red cell that wanders."""
     column = 2 + index % 4
     image = paint_cells(np.full((320, 640, 3), 114, np.uint8), [(1, column, "red")], network_pixel=10)
     # The toy answers 16 x 24 network pixels around the cell's centre.
     box = [(column * 8 + 4 - 8) * 10, (8 + 4 - 12) * 10, 160, 240]
     truth = GroundTruth(np.array([box], float), np.array([0]), np.array([[600.0, 300, 40, 20]]))
-    return Shot(image, truth, ("7",))
+    return DemoFrame(image, truth, ("7",))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_pictures_and_report_are_made_and_need_no_other_file(flight, tmp_path):
     accuracy = score([flight.truths[i] for i in found], list(found.values()), NAMES)
     table = flight_table([flown], [accuracy], "note")
     assert list(table.rows[0]) == ["model <one>", "12", "10", "2", "20 ms", "20 ms", "100.0"]
-    write_report(
+    write_demo_report(
         tmp_path / "report.html",
         title="t",
         summary="s",

@@ -14,13 +14,13 @@ from support.squares import make_recipe
 from yolo_compress import files
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Recipe, Section
-from yolo_compress.data.source import Source
+from yolo_compress.data.source import RunData
 from yolo_compress.errors import UserError
 from yolo_compress.run import worker
 from yolo_compress.run.recipe import claimed
 from yolo_compress.run.record import LOCK, RECIPE, memo
-from yolo_compress.stages import Made, Stage
-from yolo_compress.training import Setting
+from yolo_compress.stages import Stage, StageModel
+from yolo_compress.training import StageContext
 
 
 class Blurring(Section):
@@ -35,7 +35,7 @@ class Blurred(Stage):
     section: Blurring
     done = 0
 
-    def make(self, setting: Setting, checkpoints: Sequence[Path]) -> Made:
+    def make(self, context: StageContext, checkpoints: Sequence[Path]) -> StageModel:
         Blurred.done += 1
         return load_model(checkpoints[0]), {"blur": self.section.strength}
 
@@ -46,7 +46,7 @@ class Blurred(Stage):
 @pytest.fixture
 def recipe(tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """A recipe whose data is there and whose exports are a few bytes."""
-    source = Source(dataset, "squares", "fingerprint")
+    source = RunData(dataset, "squares", "fingerprint")
     monkeypatch.setattr(worker, "prepare_source", lambda *_: source)
     monkeypatch.setattr(worker, "export_onnx", lambda model, path, *_, **__: files.write(path, b"onnx"))
     monkeypatch.setattr(worker, "count_macs", lambda *_: 10**9)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from yolo_trt_node.detector import child
-from yolo_trt_node.detector.child import Limits, ask
+from yolo_trt_node.detector.child import ChildLimits, ask
 from yolo_trt_node.detector.specs import ModelError
 
-ROOM = Limits(timeout_s=120, memory_mb=2000)
+ROOM = ChildLimits(timeout_s=120, memory_mb=2000)
 
 
-def behave(kind: str, limits: Limits = ROOM) -> dict:
+def behave(kind: str, limits: ChildLimits = ROOM) -> dict:
     return ask("support.child_kinds", {"kind": kind}, limits, f"trying to {kind}")
 
 
@@ -52,11 +52,11 @@ def test_what_is_raised_is_the_answer(kind, text):
 
 def test_a_child_that_never_ends_is_killed_and_the_limit_named():
     with pytest.raises(ModelError, match=r"trying to sleep: it took more than the 0.5 s that load_timeout_s"):
-        behave("sleep", Limits(0.5, 2000))
+        behave("sleep", ChildLimits(0.5, 2000))
 
 
 def test_a_child_that_wants_all_memory_is_told_so():
-    limits = Limits(120, 100)
+    limits = ChildLimits(120, 100)
     try:
         text = behave("touch memory", limits)["error"]
     except ModelError as error:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from yolo_trt_node.detector import cpu
-from yolo_trt_node.detector.cpu import Sample, may_spin, others_cores, threads_for, usable_cores
+from yolo_trt_node.detector.cpu import CpuSample, may_spin, others_cores, threads_for, usable_cores
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_only_time_of_others_on_our_own_cores_counts(root, monkeypatch):
 
 
 def test_own_time_is_no_load_of_others():
-    assert others_cores(Sample(0, 100, 10), Sample(10, 115, 20)) == pytest.approx(0.5)
-    assert others_cores(Sample(0, 100, 10), Sample(10, 105, 20)) == 0
-    assert others_cores(Sample(5, 100, 10), Sample(5, 105, 10)) == 0
+    assert others_cores(CpuSample(0, 100, 10), CpuSample(10, 115, 20)) == pytest.approx(0.5)
+    assert others_cores(CpuSample(0, 100, 10), CpuSample(10, 105, 20)) == 0
+    assert others_cores(CpuSample(5, 100, 10), CpuSample(5, 105, 10)) == 0
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ class TestFollowing:
     def follower(self, monkeypatch):
         module = pytest.importorskip("yolo_trt_node.detector.backends.onnx_runtime")
         self.load = 0.0
-        monkeypatch.setattr(module, "_AT_IMPORT", Sample(0, 0, 0))
+        monkeypatch.setattr(module, "_AT_IMPORT", CpuSample(0, 0, 0))
         monkeypatch.setattr(module, "_FOLLOW_PERIOD_S", 0.0)
-        monkeypatch.setattr(module.cpu, "sample", lambda: Sample(0, 0, 0))
+        monkeypatch.setattr(module.cpu, "sample", lambda: CpuSample(0, 0, 0))
         monkeypatch.setattr(module.cpu, "usable_cores", lambda: 2.0)
         monkeypatch.setattr(module.cpu, "others_cores", lambda before, after: self.load)
         return module._Follower(2)

@@ -17,8 +17,8 @@ from support import fake_gpu, fake_tensorrt
 from support.toy_detector import paint_cells, write_toy_detector
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError, engine_process, engines
 from yolo_trt_node.detector.child import command
-from yolo_trt_node.detector.engine_builder import Recipe
-from yolo_trt_node.detector.engines import EngineCache, Order
+from yolo_trt_node.detector.engine_builder import BuildSpec
+from yolo_trt_node.detector.engines import EngineCache, EngineRequest
 from yolo_trt_node.detector.onnx_file import read_header
 
 from yolo_trt_node import build_engine
@@ -44,8 +44,8 @@ def order(toy):
 
 
 def order_for(model, gpu="Fake GPU", version=VERSION, multiprocessors=8, **changes):
-    recipe = Recipe(**{"backend": "tensorrt", "precision": "fp16", "height": 64, "width": 64, **changes})
-    return Order(model, read_header(model), recipe, version, gpu, multiprocessors)
+    recipe = BuildSpec(**{"backend": "tensorrt", "precision": "fp16", "height": 64, "width": 64, **changes})
+    return EngineRequest(model, read_header(model), recipe, version, gpu, multiprocessors)
 
 
 def built_at(engine) -> int:
@@ -349,7 +349,7 @@ def test_two_who_ask_at_once_build_once(cache, order, monkeypatch, caplog):
 
 def test_progress_and_time_are_told_while_it_builds(cache, order, monkeypatch, caplog):
     monkeypatch.setenv("FAKE_TENSORRT_BUILD", "slow")
-    monkeypatch.setattr(engine_process, "REPORT_PERIOD_S", 0.1)
+    monkeypatch.setattr(engine_process, "BUILD_LOG_PERIOD_S", 0.1)
 
     with caplog.at_level(logging.INFO, logger="yolo_trt_node"):
         cache.get(order)

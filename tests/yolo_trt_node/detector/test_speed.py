@@ -17,7 +17,7 @@ from yolo_trt_node.detector import Detector, DetectorOptions, ModelError, child,
     ],
 )
 def test_the_clearly_faster_one_is_taken(seconds, taken):
-    name, why = speed.choose(seconds)
+    name, why = speed.choose_backend(seconds)
     assert name == taken
     if taken:
         assert "auto took " + taken in why
@@ -34,7 +34,7 @@ class TestMeasuring:
         self.answers = {"onnxruntime": 0.03, "openvino": 0.01}
         self.requests: list[dict] = []
 
-        def ask(module: str, request: dict, limits: child.Limits, what: str) -> dict:
+        def ask(module: str, request: dict, limits: child.ChildLimits, what: str) -> dict:
             assert module == speed.__name__
             self.requests.append(request)
             if self.answers is None:
@@ -90,6 +90,6 @@ def test_every_contender_that_can_run_the_model_is_timed(tmp_path):
         "seconds": 0.01,
         "options": {"precision": "auto", "threads": 1, "spinning": "never"},
     }
-    assert set(speed.measure(request)) == set(speed.CONTENDERS)
+    assert set(speed.time_backends(request)) == set(speed.CONTENDERS)
     request["options"]["precision"] = "int8"
-    assert speed.measure(request) == {}
+    assert speed.time_backends(request) == {}

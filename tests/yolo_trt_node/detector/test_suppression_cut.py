@@ -68,12 +68,12 @@ def test_it_flies_on_tensorrt_as_the_raw_model_does(suppressed, toy, monkeypatch
 
 def test_the_real_builder_of_rtx_builds_it(suppressed, tmp_path):
     pytest.importorskip("tensorrt_rtx_bindings")
-    from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, Target, import_tensorrt
+    from yolo_trt_node.detector.backends.tensorrt import OnnxOnTensorRt, TargetDevice, import_tensorrt
     from yolo_trt_node.detector.options import LoadOptions
 
     options = LoadOptions(engine_cache=str(tmp_path / "engines"))
     trt = import_tensorrt("tensorrt_rtx")
-    model = OnnxOnTensorRt(suppressed, "tensorrt_rtx", trt, Target("a GPU", "8.6"), options)
+    model = OnnxOnTensorRt(suppressed, "tensorrt_rtx", trt, TargetDevice("a GPU", "8.6"), options)
 
     assert len(model.engine(64, 64).plan) > 1000
 

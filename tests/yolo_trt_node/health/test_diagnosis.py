@@ -3,21 +3,21 @@
 from dataclasses import replace
 
 import pytest
-from yolo_trt_node.health.diagnosis import Cause, Finding, Publisher, Situation, explain
-from yolo_trt_node.health.statistics import Window
+from yolo_trt_node.health.diagnosis import Cause, Diagnosis, InputObservation, Publisher, diagnose
+from yolo_trt_node.health.statistics import TrafficWindow
 
 TOPIC = "/camera/image_raw"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA = Publisher("/camera/driver", IMAGE, "best effort, volatile")
 NOW = 1_700_000_000.0
 
-NOTHING = Window(duration_s=5.0)
-STREAM = Window(duration_s=5.0, received=150, published=150, silent_s=0.02, stamp_s=NOW - 0.05)
+NOTHING = TrafficWindow(duration_s=5.0)
+STREAM = TrafficWindow(duration_s=5.0, received=150, published=150, silent_s=0.02, stamp_s=NOW - 0.05)
 
 
-def situation(**changes) -> Situation:
+def observation(**changes) -> InputObservation:
     """A camera that works, but for the changes."""
-    usual = Situation(
+    usual = InputObservation(
         topic=TOPIC,
         kind=IMAGE,
         qos="reliable, volatile",
@@ -34,37 +34,37 @@ def situation(**changes) -> Situation:
     return replace(usual, **changes)
 
 
-def silence(**changes) -> Situation:
-    return situation(window=NOTHING, **changes)
+def silence(**changes) -> InputObservation:
+    return observation(window=NOTHING, **changes)
 
 
-def found(case: Situation, cause: Cause) -> str:
-    finding = explain(case)
-    assert finding is not None, "nothing was found"
-    assert finding.cause == cause
-    assert str(finding).startswith(f"{TOPIC}: {cause.value}. ")
-    return finding.details
+def found(case: InputObservation, cause: Cause) -> str:
+    diagnosis = diagnose(case)
+    assert diagnosis is not None, "nothing was found"
+    assert diagnosis.cause == cause
+    assert str(diagnosis).startswith(f"{TOPIC}: {cause.value}. ")
+    return diagnosis.details
 
 
 def test_a_camera_that_works_gives_no_finding():
-    assert explain(situation()) is None
+    assert diagnose(observation()) is None
 
 
 def test_silence_means_something_only_after_the_timeout():
-    assert explain(silence(publishers=(), listening_s=9.9, timeout_s=10.0)) is None
+    assert diagnose(silence(publishers=(), listening_s=9.9, timeout_s=10.0)) is None
     found(silence(publishers=(), listening_s=10.1, timeout_s=10.0), Cause.NO_PUBLISHER)
     gap = replace(STREAM, silent_s=2.9)
-    assert explain(situation(window=gap)) is None
-    found(situation(window=replace(gap, silent_s=3.1)), Cause.SILENT)
+    assert diagnose(observation(window=gap)) is None
+    found(observation(window=replace(gap, silent_s=3.1)), Cause.SILENT)
 
 
 def test_after_an_activation_the_silence_before_it_does_not_count():
-    assert explain(situation(window=replace(NOTHING, silent_s=100.0), listening_s=4.9)) is None
-    found(situation(window=replace(NOTHING, silent_s=100.0), listening_s=5.1), Cause.SILENT)
+    assert diagnose(observation(window=replace(NOTHING, silent_s=100.0), listening_s=4.9)) is None
+    found(observation(window=replace(NOTHING, silent_s=100.0), listening_s=5.1), Cause.SILENT)
 
 
 def test_the_first_image_may_take_as_long_as_discovery():
-    assert explain(silence(publishers=(), listening_s=4.9)) is None
+    assert diagnose(silence(publishers=(), listening_s=4.9)) is None
     found(silence(publishers=(), listening_s=5.1), Cause.NO_PUBLISHER)
 
 
@@ -147,59 +147,59 @@ class TestTransport:
     )
     def test_large_frames_name_the_profile_and_the_cameras_side(self, middleware, variable, profile):
         for window in (replace(NOTHING, lost=10), replace(STREAM, received=13, published=13, lost=165)):
-            text = found(situation(window=window, middleware=middleware), Cause.LARGE_FRAMES)
+            text = found(observation(window=window, middleware=middleware), Cause.LARGE_FRAMES)
             assert f"{window.received} images arrived in 5 s and {window.lost} were lost" in text
             assert variable in text
             assert profile in text
             assert "camera driver" in text.lower()
 
     def test_a_few_lost_images_are_no_reason(self):
-        assert explain(situation(window=replace(STREAM, lost=20))) is None
-        found(situation(window=replace(NOTHING, lost=1)), Cause.SILENT)
+        assert diagnose(observation(window=replace(STREAM, lost=20))) is None
+        found(observation(window=replace(NOTHING, lost=1)), Cause.SILENT)
 
     def test_unreadable_tells_the_most_frequent_reason(self):
         window = replace(STREAM, published=0, unreadable={"step is 3": 10, "encoding hsv": 140})
-        assert found(situation(window=window), Cause.UNREADABLE) == "140 of 150 in 5 s: encoding hsv"
+        assert found(observation(window=window), Cause.UNREADABLE) == "140 of 150 in 5 s: encoding hsv"
 
     def test_a_few_unreadable_ones_are_no_reason(self):
-        assert explain(situation(window=replace(STREAM, unreadable={"step is 3": 10}))) is None
+        assert diagnose(observation(window=replace(STREAM, unreadable={"step is 3": 10}))) is None
 
 
 class TestTimes:
     def test_no_clock(self):
-        text = found(situation(sim_time=True, now_s=0.0), Cause.NO_CLOCK)
+        text = found(observation(sim_time=True, now_s=0.0), Cause.NO_CLOCK)
         assert "--clock" in text
-        assert explain(situation(sim_time=True, clock_publishers=1)) is None
+        assert diagnose(observation(sim_time=True, clock_publishers=1)) is None
 
     @pytest.mark.parametrize(("stamp", "words"), [(0.0, "leaves it empty"), (5.5, "does not renew it")])
     def test_frozen(self, stamp, words):
         window = replace(STREAM, received=10, stamps_repeated=9, stamp_s=stamp)
-        text = found(situation(window=window), Cause.FROZEN_STAMPS)
+        text = found(observation(window=window), Cause.FROZEN_STAMPS)
         assert f"10 images in 5 s with the stamp {stamp:.3f} s" in text
         assert words in text
 
     def test_two_images_with_one_stamp_are_not_frozen(self):
-        assert explain(situation(window=replace(STREAM, received=2, stamps_repeated=1))) is None
-        assert explain(situation(window=replace(STREAM, stamps_repeated=75))) is None
+        assert diagnose(observation(window=replace(STREAM, received=2, stamps_repeated=1))) is None
+        assert diagnose(observation(window=replace(STREAM, stamps_repeated=75))) is None
 
     def test_future(self):
-        text = found(situation(window=replace(STREAM, stamp_s=NOW + 3.0)), Cause.FUTURE_STAMPS)
+        text = found(observation(window=replace(STREAM, stamp_s=NOW + 3.0)), Cause.FUTURE_STAMPS)
         assert text.startswith("3.0 s ahead of this node's clock: synchronise the clocks")
-        assert explain(situation(window=replace(STREAM, stamp_s=NOW + 0.2))) is None
-        case = situation(window=replace(STREAM, stamp_s=NOW + 3.0), sim_time=True, clock_publishers=1)
+        assert diagnose(observation(window=replace(STREAM, stamp_s=NOW + 0.2))) is None
+        case = observation(window=replace(STREAM, stamp_s=NOW + 3.0), sim_time=True, clock_publishers=1)
         assert "/clock" in found(case, Cause.FUTURE_STAMPS)
 
     def test_past(self):
-        text = found(situation(window=replace(STREAM, stamp_s=1.0)), Cause.PAST_STAMPS)
+        text = found(observation(window=replace(STREAM, stamp_s=1.0)), Cause.PAST_STAMPS)
         assert "play it with --clock and set use_sim_time" in text
 
     def test_an_old_image_is_not_in_the_past_because_none_came_since(self):
         window = replace(STREAM, silent_s=60.0, stamp_s=NOW - 60.1)
-        assert explain(situation(window=window, timeout_s=100.0)) is None
+        assert diagnose(observation(window=window, timeout_s=100.0)) is None
 
     def test_a_simulation_that_pauses_has_no_images_in_the_future(self):
         window = replace(STREAM, silent_s=2.0, stamp_s=NOW)
-        assert explain(situation(window=window, sim_time=True, clock_publishers=1)) is None
+        assert diagnose(observation(window=window, sim_time=True, clock_publishers=1)) is None
 
 
 def test_only_causes_about_time_let_detections_through():
@@ -218,7 +218,7 @@ def test_of_several_causes_the_outermost_is_told():
         stamp_s=NOW + 9,
         silent_s=9.0,
     )
-    case = situation(
+    case = observation(
         window=spoilt, publishers=(), image_topics={}, other_nodes=0, sim_time=True, clock_publishers=0
     )
     steps = [
@@ -242,21 +242,21 @@ def test_of_several_causes_the_outermost_is_told():
     ]
     assert {cause for cause, _ in steps} == set(Cause)
     for cause, relief in steps:
-        finding = explain(case)
-        assert isinstance(finding, Finding)
-        assert finding.cause == cause
+        diagnosis = diagnose(case)
+        assert isinstance(diagnosis, Diagnosis)
+        assert diagnosis.cause == cause
         case = replace(case, **relief)
-    assert explain(case) is None
+    assert diagnose(case) is None
 
 
 class TestEndOfAReplay:
     def test_the_end_of_bag_and_clock_is_no_complaint(self):
-        ended = situation(sim_time=True, clock_publishers=0, clock_gone_s=0.0)
-        assert explain(ended) is None
-        assert explain(replace(ended, clock_gone_s=20.0, window=replace(NOTHING, silent_s=20.5))) is None
+        ended = observation(sim_time=True, clock_publishers=0, clock_gone_s=0.0)
+        assert diagnose(ended) is None
+        assert diagnose(replace(ended, clock_gone_s=20.0, window=replace(NOTHING, silent_s=20.5))) is None
 
     def test_images_that_come_on_without_a_clock_are_one(self):
-        case = situation(sim_time=True, clock_publishers=0, clock_gone_s=3.0)
+        case = observation(sim_time=True, clock_publishers=0, clock_gone_s=3.0)
         found(case, Cause.NO_CLOCK)
 
     def test_without_simulated_time_the_clock_is_none_of_it(self):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from support.toy_detector import NAMES
 from yolo_trt_node.detector import Detector
-from yolo_trt_node.health.diagnosis import Cause, Finding
+from yolo_trt_node.health.diagnosis import Cause, Diagnosis
 from yolo_trt_node.health.diagnostics import (
     Level,
     LifeCycle,
-    Says,
+    MessageText,
     Thresholds,
     board_status,
     detections_status,
@@ -19,7 +19,7 @@ from yolo_trt_node.health.diagnostics import (
     model_status,
 )
 from yolo_trt_node.health.jetson import BoardReading
-from yolo_trt_node.health.statistics import Window
+from yolo_trt_node.health.statistics import TrafficWindow
 
 THRESHOLDS = Thresholds(
     min_rate_hz=10.0,
@@ -30,7 +30,7 @@ THRESHOLDS = Thresholds(
     max_temperature_c=85.0,
     error_temperature_c=95.0,
 )
-STREAM = Window(
+STREAM = TrafficWindow(
     duration_s=5.0,
     received=150,
     published=100,
@@ -86,13 +86,13 @@ class TestModel:
     def test_tells_where_there_is_none(self):
         assert model_status(None, failed=False).level == Level.WARN
         assert model_status(None, failed=True).level == Level.ERROR
-        assert model_status(None, failed=True).message == Says.NOT_LOADED
+        assert model_status(None, failed=True).message == MessageText.NOT_LOADED
 
 
 class TestInput:
     def judge(self, window=STREAM, cause=None, **thresholds) -> tuple[Level, str]:
-        finding = Finding(cause, "/image", "Do this.") if cause else None
-        status = input_status("", "/image", window, 7, finding, replace(THRESHOLDS, **thresholds))
+        diagnosis = Diagnosis(cause, "/image", "Do this.") if cause else None
+        status = input_status("", "/image", window, 7, diagnosis, replace(THRESHOLDS, **thresholds))
         assert status.task == "input"
         return status.level, status.message
 
@@ -110,7 +110,7 @@ class TestInput:
         assert self.judge() == (Level.OK, "images arrive: 30.0 Hz")
 
     def test_before_the_first_image(self):
-        nothing = Window(duration_s=1.0)
+        nothing = TrafficWindow(duration_s=1.0)
         assert self.judge(nothing) == (Level.WARN, "waiting for the first image")
         assert self.judge(nothing, Cause.NO_PUBLISHER) == (
             Level.ERROR,
@@ -181,7 +181,7 @@ class TestDetections:
         unheard = replace(none, skipped={"nobody listens": 149, "max_rate_hz": 1})
         assert self.judge(unheard) == (Level.OK, "no image is looked at: nobody listens")
         assert self.judge(none, stale=True) == (Level.STALE, "nothing to answer")
-        assert self.judge(Window(duration_s=5.0)) == (Level.STALE, "nothing to answer")
+        assert self.judge(TrafficWindow(duration_s=5.0)) == (Level.STALE, "nothing to answer")
 
 
 class TestBoard:

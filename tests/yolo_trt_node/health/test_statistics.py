@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from yolo_trt_node.health.statistics import OTHER_REASONS, REASONS_KEPT, CameraStatistics, Window
+from yolo_trt_node.health.statistics import OTHER_REASONS, REASONS_KEPT, CameraStatistics, TrafficWindow
 
 
 class Clock:
@@ -68,10 +68,10 @@ def test_each_window_starts_anew_but_remembers_the_last_image(clock):
 
 
 def test_windows_add_up_to_what_one_long_window_holds(clock):
-    def fly(cut: bool) -> Window:
+    def fly(cut: bool) -> TrafficWindow:
         clock.now = 0.0
         camera = CameraStatistics(clock)
-        total = Window()
+        total = TrafficWindow()
         for index in range(12):
             clock.now += 0.25 if index != 7 else 2.0
             camera.received(float(index // 2))

@@ -10,7 +10,7 @@ from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from yolo_trt_node.node import camera as camera_module
-from yolo_trt_node.node.camera import Camera, RateLimit, Source, choose_source
+from yolo_trt_node.node.camera import CameraChannel, ImageSource, RateLimit, choose_source
 from yolo_trt_node.node_options import LiveOptions
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -47,7 +47,7 @@ def test_the_transport_is_the_one_wanted_or_the_one_published(published, transpo
 @pytest.mark.parametrize("transport", ["auto", "compressed"])
 def test_a_topic_that_is_compressed_by_its_name_is_read_itself(transport):
     published = {BELOW: [(COMPRESSED, True)]}
-    assert choose(published, topic=BELOW, transport=transport) == Source(BELOW, CompressedImage, True)
+    assert choose(published, topic=BELOW, transport=transport) == ImageSource(BELOW, CompressedImage, True)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_reliability_is_the_one_wanted_or_the_least_offered(offered, reliability
 
 
 def test_what_was_read_stays_while_nobody_publishes():
-    before = Source(BELOW, CompressedImage, True)
+    before = ImageSource(BELOW, CompressedImage, True)
     assert choose({}, current=before) == before
 
 
@@ -169,7 +169,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def camera(clock):
     node = FakeNode()
-    made = Camera(node, TOPIC, transport="auto", reliability="auto", live=LiveOptions)
+    made = CameraChannel(node, TOPIC, transport="auto", reliability="auto", live=LiveOptions)
     made.node = node
     return made
 
@@ -244,5 +244,5 @@ def test_packets_of_video_are_found_where_their_package_is_installed(monkeypatch
         (TOPIC, {TOPIC: offered}, "video"),
         (f"{TOPIC}/ffmpeg", {f"{TOPIC}/ffmpeg": offered, TOPIC: [(RAW, True)]}, "video"),
     ):
-        assert choose(published, transport=transport) == Source(topic, Packet, True)
+        assert choose(published, transport=transport) == ImageSource(topic, Packet, True)
     assert choose({f"{TOPIC}/ffmpeg": offered, TOPIC: [(RAW, True)]}).kind is Image

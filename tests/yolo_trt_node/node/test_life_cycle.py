@@ -189,7 +189,7 @@ class TestUnforeseen:
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
     def test_in_activate(self, node, monkeypatch):
-        from yolo_trt_node.node.camera import Camera
+        from yolo_trt_node.node.camera import CameraChannel
 
         def fail(*_):
             raise RuntimeError("out of the blue")
@@ -197,7 +197,7 @@ class TestUnforeseen:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         threads = len(psutil.Process(os.getpid()).threads())
         with monkeypatch.context() as patched:
-            patched.setattr(Camera, "open", fail)
+            patched.setattr(CameraChannel, "open", fail)
             assert node.trigger_activate() == TransitionCallbackReturn.ERROR
         assert self.state(node) == "unconfigured"
         assert len(psutil.Process(os.getpid()).threads()) <= threads

@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import pytest
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from yolo_trt_node.health.diagnosis import Publisher, Situation
-from yolo_trt_node.health.statistics import Window
+from yolo_trt_node.health.diagnosis import InputObservation, Publisher
+from yolo_trt_node.health.statistics import TrafficWindow
 from yolo_trt_node.node.health import Health
 from yolo_trt_node.node.watchdog import Watchdog, _image_topics, conflict, describe, other_domains, rivals
 
-SILENT = Situation(
+SILENT = InputObservation(
     topic="/image",
     kind="sensor_msgs/msg/Image",
     qos="best effort, volatile",
-    window=Window(duration_s=5.0, silent_s=4.0),
+    window=TrafficWindow(duration_s=5.0, silent_s=4.0),
     timeout_s=3.0,
     listening_s=60.0,
     now_s=1.0,
@@ -24,7 +24,9 @@ SILENT = Situation(
     image_topics={"/other": "sensor_msgs/msg/Image"},
 )
 MATCHED = replace(SILENT, publishers=(Publisher("/driver", "sensor_msgs/msg/Image", "reliable, volatile"),))
-WELL = replace(MATCHED, window=Window(duration_s=5.0, received=100, published=100, silent_s=0.1, stamp_s=1.0))
+WELL = replace(
+    MATCHED, window=TrafficWindow(duration_s=5.0, received=100, published=100, silent_s=0.1, stamp_s=1.0)
+)
 
 
 class TestSaying:
@@ -47,14 +49,14 @@ class TestSaying:
         text, complaint = dog.look(MATCHED, 2.0)
         assert complaint
         assert "the publisher is alive, but silent" in text
-        assert dog.finding.cause.name == "SILENT"
+        assert dog.diagnosis.cause.name == "SILENT"
 
     def test_not_again_because_a_number_in_it_has_changed(self):
         dog = Watchdog()
         lost = replace(MATCHED, window=replace(SILENT.window, lost=50))
         assert dog.look(lost, 0.0) is not None
         assert dog.look(replace(lost, window=replace(SILENT.window, lost=51)), 1.0) is None
-        assert "51 were lost" in str(dog.finding)
+        assert "51 were lost" in str(dog.diagnosis)
 
     def test_recovery_tells_how_long_it_took(self):
         dog = Watchdog()
@@ -65,7 +67,7 @@ class TestSaying:
             "/image: input is back after 19.0 s (the publisher is alive, but silent)",
             False,
         )
-        assert dog.finding is None
+        assert dog.diagnosis is None
         assert dog.look(WELL, 26.0) is None
 
 
@@ -126,7 +128,7 @@ def test_the_end_of_a_replay_is_said_once_and_is_no_complaint():
 def test_the_input_is_back_with_its_first_image_and_not_with_its_publisher():
     dog = Watchdog()
     dog.look(SILENT, 0.0)
-    another = replace(MATCHED, window=Window(duration_s=1.0), listening_s=1.0)
+    another = replace(MATCHED, window=TrafficWindow(duration_s=1.0), listening_s=1.0)
     assert dog.look(another, 10.0) is None
     text, _ = dog.look(WELL, 11.0)
     assert "input is back after 15.0 s" in text

@@ -353,7 +353,7 @@ def test_the_parameter_file_of_a_node_gives_that_nodes_boxes_and_ids(tmp_path, m
     node = rclpy.create_node("yolo_detector", context=context)
     try:
         assert parameters.declare(node) == {}
-        settings = parameters.read(parameters.values(node))
+        settings = parameters.read_settings(parameters.values(node))
     finally:
         node.destroy_node()
         context.try_shutdown()

@@ -16,10 +16,10 @@ from yolo_trt_node.replay import bag_detect, bag_labels, messages
 from yolo_trt_node.replay.bag_labels import ChoiceOptions
 from yolo_trt_node.replay.bags import BagError, BagWriter, typestore
 from yolo_trt_node.replay.label_choice import (
-    Choice,
-    Shot,
+    AnsweredImage,
+    ChosenImage,
     alone,
-    choose,
+    choose_images,
     contradictory,
     found_again,
     judge,
@@ -47,9 +47,11 @@ def boxes(*rows: tuple, ids: tuple[int, ...] | None = None) -> Detections:
     return Detections(found.boxes, found.scores, found.class_ids, track_ids=tracks)
 
 
-def shot(number: int, found: Detections, gray: float = 0.0, topic: str = "/nose", stamp_ns: int = -1) -> Shot:
+def shot(
+    number: int, found: Detections, gray: float = 0.0, topic: str = "/nose", stamp_ns: int = -1
+) -> AnsweredImage:
     at = number * SECOND // 2 if stamp_ns < 0 else stamp_ns
-    return Shot(number, topic, at, at, 100, 200, found, np.full((24, 32), gray, np.uint8))
+    return AnsweredImage(number, topic, at, at, 100, 200, found, np.full((24, 32), gray, np.uint8))
 
 
 def test_low_scores_are_worth_a_look_and_lower_ones_more():
@@ -118,8 +120,8 @@ def test_images_far_apart_in_time_say_nothing_of_each_other():
 
 
 def test_the_best_are_chosen_and_of_twins_one():
-    def judged(number: int, score: float, gray: float, topic: str = "/nose") -> Choice:
-        return Choice(shot(number, boxes(), gray, topic), score, ("why",))
+    def judged(number: int, score: float, gray: float, topic: str = "/nose") -> ChosenImage:
+        return ChosenImage(shot(number, boxes(), gray, topic), score, ("why",))
 
     flight = [
         judged(0, 0.2, 100),
@@ -129,16 +131,16 @@ def test_the_best_are_chosen_and_of_twins_one():
         judged(4, 0.0, 200),
         judged(5, 0.7, 50, "/tail"),  # of another camera, so no twin
     ]
-    assert [c.shot.number for c in choose(flight, 9, 4)] == [0, 1, 3, 5]
-    assert [c.shot.number for c in choose(flight, 2, 4)] == [1, 5]
-    filled = choose(flight, 9, 4, fill=True)
+    assert [c.shot.number for c in choose_images(flight, 9, 4)] == [0, 1, 3, 5]
+    assert [c.shot.number for c in choose_images(flight, 2, 4)] == [1, 5]
+    filled = choose_images(flight, 9, 4, fill=True)
     assert [c.shot.number for c in filled] == [0, 1, 3, 4, 5]
     assert filled[3].why == ("ordinary, to fill up",)
 
 
 def test_ordinary_images_are_spread_over_the_flight():
-    flight = [Choice(shot(n, boxes(), n), 0.0, ()) for n in range(100)]
-    numbers = [c.shot.number for c in choose(flight, 8, 1, fill=True)]
+    flight = [ChosenImage(shot(n, boxes(), n), 0.0, ()) for n in range(100)]
+    numbers = [c.shot.number for c in choose_images(flight, 8, 1, fill=True)]
     assert len(numbers) == 8
     assert np.diff([0, *numbers, 99]).max() <= 25
 
@@ -172,7 +174,7 @@ def test_the_three_forms_say_the_same():
         "3,7,40.00,30.00,20.00,20.00,1,3,1",
         "3,-1,180.00,80.00,20.00,20.00,1,1,1",
     ]
-    (entry,) = entries([Choice(shot(4, found), 1.0, ())], [True], "png")
+    (entry,) = entries([ChosenImage(shot(4, found), 1.0, ())], [True], "png")
     assert (entry.name, entry.split) == (f"nose_{2 * SECOND:019d}.png", "val")
     content = coco_content([entry], NAMES)
     assert content["categories"][2] == {"id": 3, "name": "blue"}
@@ -184,7 +186,7 @@ def test_the_three_forms_say_the_same():
 
 
 def test_images_of_one_stamp_have_names_of_their_own():
-    twice = [Choice(shot(n, boxes(), stamp_ns=5), 1.0, ()) for n in range(2)]
+    twice = [ChosenImage(shot(n, boxes(), stamp_ns=5), 1.0, ()) for n in range(2)]
     assert len({entry.name for entry in entries(twice, [True, False], "jpg")}) == 2
 
 

@@ -94,14 +94,14 @@ def test_several_bags_need_a_folder(tmp_path, capsys):
 
 def test_texts_of_bags_are_no_markup(tmp_path):
     outcome = many.Outcome("<b>flight</b>", "out", "failed", reason="<script>")
-    many.write_summary(tmp_path, [outcome])
+    many.write_bags_summary(tmp_path, [outcome])
     page = (tmp_path / "summary.html").read_text()
     assert "&lt;b&gt;flight" in page
     assert "<script>" not in page
 
 
 def test_a_record_that_is_damaged_is_not_believed(tmp_path):
-    job = many.Job(tmp_path / "bag", tmp_path / "out", ("true",), "key")
+    job = many.BagJob(tmp_path / "bag", tmp_path / "out", ("true",), "key")
     job.output.mkdir()
     for text in ("[]", "{", json.dumps({"status": "done"})):
         job.beside(".json").write_text(text)

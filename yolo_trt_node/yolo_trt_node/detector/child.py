@@ -40,7 +40,7 @@ _STACK_MB = 16
 
 
 @dataclass(frozen=True)
-class Limits:
+class ChildLimits:
     """What a child may take.
 
     Attributes:
@@ -77,7 +77,7 @@ def import_path() -> list[str]:
     return kept if any(os.path.realpath(entry) == str(own) for entry in kept) else [*kept, str(own)]
 
 
-def ask(module: str, request: dict[str, Any], limits: Limits, what: str) -> dict[str, Any]:
+def ask(module: str, request: dict[str, Any], limits: ChildLimits, what: str) -> dict[str, Any]:
     """Run a module in a child process until it answers.
 
     Args:
@@ -124,7 +124,7 @@ def ask(module: str, request: dict[str, Any], limits: Limits, what: str) -> dict
     return answer
 
 
-def _watch(child: subprocess.Popen[bytes], request: str, limits: Limits, what: str) -> str:
+def _watch(child: subprocess.Popen[bytes], request: str, limits: ChildLimits, what: str) -> str:
     """Wait until the child is done or has taken too much; return in words what it took too much of."""
     assert child.stdin is not None
     # A child that ends at once is told by its exit code.

@@ -18,7 +18,7 @@ _BUSY, _FREE = 0.6, 0.4
 
 
 @dataclass(frozen=True)
-class Sample:
+class CpuSample:
     """What was used up to now.
 
     Attributes:
@@ -44,7 +44,7 @@ def threads_for(wanted: int, root: Path = Path("/")) -> int:
     return wanted or max(1, int(usable_cores(root)))
 
 
-def sample(root: Path = Path("/")) -> Sample | None:
+def sample(root: Path = Path("/")) -> CpuSample | None:
     """Read the machine's and this process's use of cores; ``None`` where the system does not tell."""
     try:
         cores = os.sched_getaffinity(0)
@@ -57,10 +57,10 @@ def sample(root: Path = Path("/")) -> Sample | None:
     except (OSError, ValueError):
         return None
     own = os.times()
-    return Sample(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), own.user + own.system)
+    return CpuSample(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), own.user + own.system)
 
 
-def others_cores(before: Sample, after: Sample) -> float:
+def others_cores(before: CpuSample, after: CpuSample) -> float:
     """Return how many cores other processes kept busy between two samples."""
     elapsed = after.at_s - before.at_s
     if elapsed <= 0:

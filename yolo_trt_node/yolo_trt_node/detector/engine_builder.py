@@ -2,8 +2,8 @@
 
 A builder may run for many minutes, need more memory than there is, or crash in native code; none of that may
 take the node down, so it has a process of its own. One JSON line on standard input says what to build
-(`Recipe`), JSON lines on standard output tell progress and the end. When standard input closes, the one who
-asked is gone, and the builder ends.
+(`BuildSpec`), JSON lines on standard output tell progress and the end. When standard input closes, the
+one who asked is gone, and the builder ends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BuildSpec:
     """Everything that shapes an engine.
 
     Attributes:
@@ -74,9 +74,9 @@ def is_strongly_typed(trt: Any) -> bool:
     return not hasattr(trt.BuilderFlag, "FP16")
 
 
-def build(
+def build_here(
     model: Path,
-    recipe: Recipe,
+    recipe: BuildSpec,
     *,
     timing_cache: bytes,
     report: Callable[[str], None],
@@ -175,7 +175,7 @@ def _set_precision(trt: Any, config: Any, precision: str, header: OnnxHeader) ->
         config.clear_flag(trt.BuilderFlag.TF32)
 
 
-def _set_shapes(builder: Any, network: Any, config: Any, recipe: Recipe) -> None:
+def _set_shapes(builder: Any, network: Any, config: Any, recipe: BuildSpec) -> None:
     image = network.get_input(0)
     given = tuple(image.shape)
     smallest, usual, largest = recipe.batches
@@ -243,12 +243,12 @@ def main() -> int:
         with contextlib.suppress(OSError):
             # Should memory run out, this process is to go, not the node.
             Path("/proc/self/oom_score_adj").write_text("1000")
-        recipe = Recipe(**{**request["recipe"], "batches": tuple(request["recipe"]["batches"])})
+        recipe = BuildSpec(**{**request["recipe"], "batches": tuple(request["recipe"]["batches"])})
         timing, destination = Path(request["timing_cache"]), Path(request["destination"])
         started = time.monotonic()
         try:
             known = timing.read_bytes() if timing.is_file() else b""
-            plan, timings = build(
+            plan, timings = build_here(
                 Path(request["model"]),
                 recipe,
                 timing_cache=known,

@@ -17,11 +17,11 @@ from typing import IO, Any
 
 from yolo_trt_node.detector.card import ModelError
 from yolo_trt_node.detector.child import CANCELED, command
-from yolo_trt_node.detector.engine_builder import Recipe
+from yolo_trt_node.detector.engine_builder import BuildSpec
 
 _LOG = logging.getLogger(__name__)
 
-REPORT_PERIOD_S = 10.0
+BUILD_LOG_PERIOD_S = 10.0
 """Seconds between two lines of progress in the log."""
 POLL_S = 0.2
 """Seconds between two looks at whether the process is to end."""
@@ -46,7 +46,7 @@ def refuse_if_canceled() -> None:
 
 
 def run_builder(
-    model: Path, recipe: Recipe, version: str, *, destination: Path, timing_cache: Path
+    model: Path, recipe: BuildSpec, version: str, *, destination: Path, timing_cache: Path
 ) -> dict[str, Any]:
     """Build in a child process, telling progress and elapsed time in the log.
 
@@ -120,7 +120,7 @@ def _follow(
             answer = answers.get(timeout=POLL_S)
         except queue.Empty:
             now = time.monotonic()
-            if now - told >= REPORT_PERIOD_S:
+            if now - told >= BUILD_LOG_PERIOD_S:
                 told = now
                 _LOG.info("building the engine, %.0f s so far: %s", now - started, latest)
             continue

@@ -27,13 +27,13 @@ from typing import Any
 
 from yolo_trt_node.detector import engine_process
 from yolo_trt_node.detector.card import ModelError
-from yolo_trt_node.detector.engine_builder import Recipe, write_durably
+from yolo_trt_node.detector.engine_builder import BuildSpec, write_durably
 from yolo_trt_node.detector.engine_process import POLL_S, refuse_if_canceled, run_builder
 from yolo_trt_node.detector.onnx_file import OnnxHeader, fingerprint
 
 _LOG = logging.getLogger(__name__)
 
-CARD_FORMAT_VERSION = 1
+ENGINE_CARD_FORMAT_VERSION = 1
 SUFFIXES = (".engine", ".plan", ".trt")
 """File names that mean a TensorRT engine."""
 
@@ -43,7 +43,7 @@ _HEADER_LIMIT = 16 << 20
 
 
 @dataclass(frozen=True)
-class Order:
+class EngineRequest:
     """An engine wanted: the recipe, and what it is for.
 
     Attributes:
@@ -59,7 +59,7 @@ class Order:
 
     model: Path
     header: OnnxHeader
-    recipe: Recipe
+    recipe: BuildSpec
     version: str
     gpu: str
     multiprocessors: int = 0
@@ -68,7 +68,7 @@ class Order:
     def key(self) -> dict[str, Any]:
         """Return everything that must agree for an engine to be used again."""
         return {
-            "format_version": CARD_FORMAT_VERSION,
+            "format_version": ENGINE_CARD_FORMAT_VERSION,
             "model_sha256": fingerprint(self.model, self.header),
             "version": self.version,
             "gpu": self.gpu,
@@ -80,7 +80,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Engine:
+class SerializedEngine:
     """A serialised engine, ready for TensorRT.
 
     Attributes:
@@ -117,7 +117,7 @@ class EngineCache:
         self.folder = (folder or default_folder()).expanduser()
         self.trust = trust
 
-    def get(self, order: Order) -> Engine:
+    def get(self, order: EngineRequest) -> SerializedEngine:
         """Return an engine: the one in the cache, or a new one. Two who ask at once build once.
 
         Raises:
@@ -130,17 +130,17 @@ class EngineCache:
         with self._locked(path):
             if path.exists():
                 found = self._usable(path, key)
-                if isinstance(found, Engine):
+                if isinstance(found, SerializedEngine):
                     _LOG.info("using the engine %s", path)
                     return found
                 _LOG.warning("building %s again: %s", path, found)
             self._build(order, key, path)
             built = self._usable(path, key)
-        if not isinstance(built, Engine):
+        if not isinstance(built, SerializedEngine):
             raise ModelError(f"the engine {path} was built, but cannot be used: {built}")
         return built
 
-    def discard(self, engine: Engine, reason: str) -> None:
+    def discard(self, engine: SerializedEngine, reason: str) -> None:
         """Remove an engine that TensorRT does not take, so that `get` builds it again."""
         _LOG.warning("%s is of no use (%s) and is removed", engine.path, reason)
         with self._locked(engine.path):
@@ -156,14 +156,14 @@ class EngineCache:
         if not self.trust:
             _refuse_if_others_write(self.folder, "the engine cache")
 
-    def _path(self, order: Order, key: Mapping[str, Any]) -> Path:
+    def _path(self, order: EngineRequest, key: Mapping[str, Any]) -> Path:
         recipe = order.recipe
         batch = "-".join(map(str, sorted(set(recipe.batches))))
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         name = f"{order.model.stem}_{recipe.height}x{recipe.width}_b{batch}_{recipe.precision}_{digest}"
         return self.folder / (re.sub(r"[^\w.-]", "_", name) + ".engine")
 
-    def _usable(self, path: Path, key: Mapping[str, Any]) -> Engine | str:
+    def _usable(self, path: Path, key: Mapping[str, Any]) -> SerializedEngine | str:
         """Return the engine, or the reason why it cannot be used."""
         if not self.trust:
             _refuse_if_others_write(path, "the engine")
@@ -176,13 +176,15 @@ class EngineCache:
             checksum = hashlib.sha256(content).hexdigest()
             if checksum != card["sha256"]:
                 return "it is damaged (its checksum is not the card's)"
-            return Engine(path, memoryview(content), checksum, dict(card["metadata"]), dict(card["key"]))
+            return SerializedEngine(
+                path, memoryview(content), checksum, dict(card["metadata"]), dict(card["key"])
+            )
         except FileNotFoundError as error:
             return f"{error.filename} is missing"
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return f"its card cannot be read ({type(error).__name__}: {error})"
 
-    def _build(self, order: Order, key: Mapping[str, Any], path: Path) -> None:
+    def _build(self, order: EngineRequest, key: Mapping[str, Any], path: Path) -> None:
         device = f"{order.gpu}-{order.multiprocessors}" if order.multiprocessors else order.gpu
         safe = re.sub(r"[^\w.-]", "_", f"{order.recipe.backend}-{order.version}-{device}")
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -244,7 +246,7 @@ class EngineCache:
                     break
                 except BlockingIOError:
                     now = time.monotonic()
-                    if now - told >= engine_process.REPORT_PERIOD_S:
+                    if now - told >= engine_process.BUILD_LOG_PERIOD_S:
                         told = now
                         _LOG.info(
                             "waiting for another process that builds %s (%.0f s)", path.name, now - started
@@ -254,7 +256,7 @@ class EngineCache:
             yield
 
 
-def read_engine_file(path: Path, *, trust: bool) -> Engine:
+def read_engine_file(path: Path, *, trust: bool) -> SerializedEngine:
     """Read an engine that the user names: one of ours (card beside it), or of Ultralytics (JSON header).
 
     Raises:
@@ -269,7 +271,9 @@ def read_engine_file(path: Path, *, trust: bool) -> Engine:
         try:
             card = json.loads(_card_path(path).read_text())
             if card["sha256"] == checksum:
-                return Engine(path, memoryview(content), checksum, dict(card["metadata"]), dict(card["key"]))
+                return SerializedEngine(
+                    path, memoryview(content), checksum, dict(card["metadata"]), dict(card["key"])
+                )
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{_card_path(path)} is damaged ({type(error).__name__}: {error})") from error
         raise ModelError(f"{path} is damaged: its checksum is not that of its card; build it again")
@@ -280,7 +284,7 @@ def read_engine_file(path: Path, *, trust: bool) -> Engine:
             "Ultralytics' header; give the ONNX file instead, the engine is then built and cached"
         )
     length, metadata = header
-    return Engine(path, memoryview(content)[4 + length :], checksum, metadata, {})
+    return SerializedEngine(path, memoryview(content)[4 + length :], checksum, metadata, {})
 
 
 def read_runtime_cache(engine: Path, *, trust: bool) -> bytes:

@@ -71,7 +71,7 @@ def fastest(path: Path, card: ModelCard, options: LoadOptions) -> tuple[str, str
             "seconds": options.backend_trial_s,
             "options": {name: key[name] for name in ("precision", "threads", "spinning")},
         }
-        limits = child.Limits(options.load_timeout_s, options.load_memory_mb)
+        limits = child.ChildLimits(options.load_timeout_s, options.load_memory_mb)
         try:
             found = child.ask(__name__, request, limits, f"{path}: measuring {' and '.join(installed)}")
         except ModelError as error:
@@ -80,10 +80,10 @@ def fastest(path: Path, card: ModelCard, options: LoadOptions) -> tuple[str, str
             _LOG.warning("%s: auto could not measure: %s", path, found["error"])
             return "", ""
         known.note(place, key, found)
-    return choose(found)
+    return choose_backend(found)
 
 
-def choose(seconds: dict[str, Any]) -> tuple[str, str]:
+def choose_backend(seconds: dict[str, Any]) -> tuple[str, str]:
     """Return the backend to take, and why, from the seconds an image that each took."""
     times = {name: float(seconds[name]) for name in CONTENDERS if isinstance(seconds.get(name), float)}
     if len(times) < 2:
@@ -96,7 +96,7 @@ def choose(seconds: dict[str, Any]) -> tuple[str, str]:
     return best, f"auto took {best}, as measured on this machine: {told} an image"
 
 
-def measure(request: dict[str, Any]) -> dict[str, Any]:
+def time_backends(request: dict[str, Any]) -> dict[str, Any]:
     """Time the contenders on noise, in this process.
 
     Args:
@@ -149,4 +149,4 @@ def processor() -> str:
 
 
 if __name__ == "__main__":
-    child.answer_with(measure)
+    child.answer_with(time_backends)

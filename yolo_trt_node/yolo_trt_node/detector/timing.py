@@ -22,8 +22,8 @@ _WARM_RUNS = 3
 _BOARD = Path("/proc/device-tree/model")
 
 
-def time_file(request: dict[str, Any], limits: child.Limits, what: str) -> dict[str, Any]:
-    """Let a child measure a model; see `measure` for the request and the answer.
+def time_file(request: dict[str, Any], limits: child.ChildLimits, what: str) -> dict[str, Any]:
+    """Let a child measure a model; see `time_detector` for the request and the answer.
 
     Raises:
         ModelError: the child went beyond a limit or crashed.
@@ -31,7 +31,7 @@ def time_file(request: dict[str, Any], limits: child.Limits, what: str) -> dict[
     return child.ask(__name__, request, limits, what)
 
 
-def measure(request: dict[str, Any]) -> dict[str, Any]:
+def time_detector(request: dict[str, Any]) -> dict[str, Any]:
     """Time `Detector.detect` on an image of noise, in this process.
 
     Args:
@@ -104,4 +104,4 @@ def _device() -> str:
 
 
 if __name__ == "__main__":
-    child.answer_with(measure)
+    child.answer_with(time_detector)

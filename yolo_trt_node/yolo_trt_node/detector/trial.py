@@ -77,7 +77,7 @@ def first_load(path: Path, backend: str, card: ModelCard, options: LoadOptions) 
             "precision": options.precision,
             "threads": options.threads,
         },
-        child.Limits(options.load_timeout_s, options.load_memory_mb),
+        child.ChildLimits(options.load_timeout_s, options.load_memory_mb),
         f"{path}: trying it on {backend}",
     )
     if "error" in answer:
@@ -91,7 +91,7 @@ def _run_s(answer: dict[str, Any]) -> float | None:
     return taken if isinstance(taken, float) else None
 
 
-def examine(request: dict[str, Any]) -> dict[str, Any]:
+def try_once(request: dict[str, Any]) -> dict[str, Any]:
     """Load a model and run it once on a black image, in this process.
 
     Args:
@@ -131,4 +131,4 @@ def examine(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    child.answer_with(examine)
+    child.answer_with(try_once)

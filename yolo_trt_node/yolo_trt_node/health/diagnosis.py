@@ -1,6 +1,6 @@
 """Why no detections come: from what is known of a camera to the one most likely reason.
 
-Pure: `explain` looks at a `Situation` and nothing else, so that every case has a test without ROS.
+Pure: `diagnose` looks at a `InputObservation` and nothing else, so that every case has a test without ROS.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from yolo_trt_node.health.statistics import Window
+from yolo_trt_node.health.statistics import TrafficWindow
 
 # Publishers and subscriptions may need so long to find each other.
 DISCOVERY_S = 5.0
@@ -50,7 +50,7 @@ class Cause(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """What is most likely wrong.
 
     Attributes:
@@ -86,7 +86,7 @@ class Publisher:
 
 
 @dataclass(frozen=True)
-class Situation:
+class InputObservation:
     """All that is known of one camera's input.
 
     Attributes:
@@ -111,7 +111,7 @@ class Situation:
 
     topic: str
     kind: str
-    window: Window
+    window: TrafficWindow
     timeout_s: float
     listening_s: float
     now_s: float
@@ -143,29 +143,29 @@ class Situation:
         return since_s > self.timeout_s
 
 
-def explain(situation: Situation) -> Finding | None:
+def diagnose(observation: InputObservation) -> Diagnosis | None:
     """Return the most likely reason why no detections come, or come with wrong times; ``None``: all is well.
 
     What keeps images from arriving comes first, from the outside (nobody there) to the inside (matched, but
     lost on the way); then what keeps them from being used; then what spoils their times.
     """
-    if situation.replay_is_over:
+    if observation.replay_is_over:
         return None
     for look in (_nobody, _mismatch, _lost, _silent, _unreadable, _no_clock, _stamps):
-        finding = look(situation)
-        if finding is not None:
-            return finding
+        diagnosis = look(observation)
+        if diagnosis is not None:
+            return diagnosis
     return None
 
 
-def _nobody(situation: Situation) -> Finding | None:
-    if not situation.silent or situation.publishers:
+def _nobody(observation: InputObservation) -> Diagnosis | None:
+    if not observation.silent or observation.publishers:
         return None
-    if situation.other_nodes == 0 and not situation.image_topics:
-        settings = ", ".join(f"{name} {value}" for name, value in situation.environment.items())
-        if situation.other_domains:
+    if observation.other_nodes == 0 and not observation.image_topics:
+        settings = ", ".join(f"{name} {value}" for name, value in observation.environment.items())
+        if observation.other_domains:
             found = "This machine also has nodes in the ROS domain " + " and ".join(
-                map(str, situation.other_domains)
+                map(str, observation.other_domains)
             )
             advice = f"{found}: start this node and the camera driver with the same ROS_DOMAIN_ID"
         else:
@@ -174,19 +174,21 @@ def _nobody(situation: Situation) -> Finding | None:
                 "understands this one; on another machine ROS_LOCALHOST_ONLY must be unset, "
                 "ROS_AUTOMATIC_DISCOVERY_RANGE be SUBNET, and UDP multicast get through"
             )
-        return Finding(Cause.ALONE, situation.topic, _with_clock(f"{advice}. Here: {settings}", situation))
-    return Finding(Cause.NO_PUBLISHER, situation.topic, _with_clock(_similar(situation), situation))
+        return Diagnosis(
+            Cause.ALONE, observation.topic, _with_clock(f"{advice}. Here: {settings}", observation)
+        )
+    return Diagnosis(Cause.NO_PUBLISHER, observation.topic, _with_clock(_similar(observation), observation))
 
 
-def _similar(situation: Situation) -> str:
+def _similar(observation: InputObservation) -> str:
     """Name the topics that may have been meant."""
-    found = situation.image_topics
+    found = observation.image_topics
     if not found:
         return (
-            f"{_nodes(situation.other_nodes)} in sight, but none publishes images: is the camera driver "
+            f"{_nodes(observation.other_nodes)} in sight, but none publishes images: is the camera driver "
             "running, and active if it has a life cycle?"
         )
-    likeness = difflib.SequenceMatcher(b=situation.topic)
+    likeness = difflib.SequenceMatcher(b=observation.topic)
 
     def ratio(name: str) -> float:
         likeness.set_seq1(name)
@@ -196,8 +198,8 @@ def _similar(situation: Situation) -> str:
     shown = ", ".join(f"{name} ({_short(found[name])})" for name in nearest)
     others = len(found) - len(nearest)
     remedy = (
-        f"write the right one into the parameter cameras in place of {situation.camera}"
-        if situation.camera
+        f"write the right one into the parameter cameras in place of {observation.camera}"
+        if observation.camera
         else "set image_topic (launch) or remap image to the right one"
     )
     return (
@@ -206,53 +208,53 @@ def _similar(situation: Situation) -> str:
     )
 
 
-def _mismatch(situation: Situation) -> Finding | None:
-    if not situation.silent or not situation.publishers:
+def _mismatch(observation: InputObservation) -> Diagnosis | None:
+    if not observation.silent or not observation.publishers:
         return None
-    fitting = [publisher for publisher in situation.publishers if publisher.kind == situation.kind]
+    fitting = [publisher for publisher in observation.publishers if publisher.kind == observation.kind]
     if not fitting:
-        other = situation.publishers[0]
+        other = observation.publishers[0]
         advice = (
             "set image_transport to auto (or compressed, or raw) to take what there is"
             if other.kind in ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
             else "name a topic that carries images"
         )
-        return Finding(
+        return Diagnosis(
             Cause.WRONG_TYPE,
-            situation.topic,
-            f"{other.node} publishes {other.kind} there, and this node expects {situation.kind}: {advice}",
+            observation.topic,
+            f"{other.node} publishes {other.kind} there, and this node expects {observation.kind}: {advice}",
         )
     if any(not publisher.conflict for publisher in fitting):
         return None
     other = fitting[0]
-    override = f"qos_overrides.{situation.topic}.subscription.{other.conflict}"
+    override = f"qos_overrides.{observation.topic}.subscription.{other.conflict}"
     advice = (
         f"set image_reliability to auto (and {override}, if you have set it)"
         if other.conflict == "reliability"
         else f"set {override} as the publisher has it"
     )
-    return Finding(
+    return Diagnosis(
         Cause.INCOMPATIBLE_QOS,
-        situation.topic,
-        f"{other.node} offers {other.qos}, this node asks for {situation.qos}; {other.conflict} keeps them "
+        observation.topic,
+        f"{other.node} offers {other.qos}, this node asks for {observation.qos}; {other.conflict} keeps them "
         f"apart: {advice}, or change the publisher",
     )
 
 
-def _lost(situation: Situation) -> Finding | None:
-    window = situation.window
+def _lost(observation: InputObservation) -> Diagnosis | None:
+    window = observation.window
     if window.lost < LOST_IMAGES or window.lost <= window.received:
         return None
-    return Finding(
+    return Diagnosis(
         Cause.LARGE_FRAMES,
-        situation.topic,
+        observation.topic,
         f"{window.received} images arrived in {window.duration_s:.0f} s and {window.lost} were lost on the "
-        f"way: {_large_frames_remedy(situation)}",
+        f"way: {_large_frames_remedy(observation)}",
     )
 
 
-def _large_frames_remedy(situation: Situation) -> str:
-    if "cyclone" in situation.middleware:
+def _large_frames_remedy(observation: InputObservation) -> str:
+    if "cyclone" in observation.middleware:
         return (
             "the socket buffers are too small for them: raise net.core.rmem_max, and start this node and the "
             f"CAMERA DRIVER with CYCLONEDDS_URI=file://.../{CYCLONE_PROFILE}. The file says how"
@@ -264,46 +266,46 @@ def _large_frames_remedy(situation: Situation) -> str:
     )
 
 
-def _silent(situation: Situation) -> Finding | None:
-    if not situation.silent:
+def _silent(observation: InputObservation) -> Diagnosis | None:
+    if not observation.silent:
         return None
-    names = " and ".join(sorted({publisher.node for publisher in situation.publishers}))
+    names = " and ".join(sorted({publisher.node for publisher in observation.publishers}))
     details = (
-        f"{names} is matched and has sent nothing that arrived for more than {situation.timeout_s:g} s: is "
-        f"the camera connected, is the driver active, does `ros2 topic hz {situation.topic}` see images? "
+        f"{names} is matched and has sent nothing that arrived for more than {observation.timeout_s:g} s: is "
+        f"the camera connected, is the driver active, does `ros2 topic hz {observation.topic}` see images? "
         "Between containers: they need the same /dev/shm (--ipc=host)"
     )
-    if "reliable" in situation.qos:
+    if "reliable" in observation.qos:
         # Reliable images are not lost, but sent again and again, for seconds.
-        details += f". If the images are large, {_large_frames_remedy(situation)}"
-    return Finding(Cause.SILENT, situation.topic, _with_clock(details, situation))
+        details += f". If the images are large, {_large_frames_remedy(observation)}"
+    return Diagnosis(Cause.SILENT, observation.topic, _with_clock(details, observation))
 
 
-def _unreadable(situation: Situation) -> Finding | None:
-    window = situation.window
+def _unreadable(observation: InputObservation) -> Diagnosis | None:
+    window = observation.window
     if not window.unreadable or window.published:
         return None
     reason, count = max(window.unreadable.items(), key=lambda item: item[1])
-    return Finding(
+    return Diagnosis(
         Cause.UNREADABLE,
-        situation.topic,
+        observation.topic,
         f"{count} of {window.received} in {window.duration_s:.0f} s: {reason}",
     )
 
 
-def _no_clock(situation: Situation) -> Finding | None:
-    if not situation.sim_time or situation.clock_publishers or not situation.window.received:
+def _no_clock(observation: InputObservation) -> Diagnosis | None:
+    if not observation.sim_time or observation.clock_publishers or not observation.window.received:
         return None
-    return Finding(
+    return Diagnosis(
         Cause.NO_CLOCK,
-        situation.topic,
+        observation.topic,
         "Images arrive, but this node's time stands still and frame ages mean nothing: play the bag with "
         "--clock, start the simulation's clock, or set use_sim_time to false",
     )
 
 
-def _stamps(situation: Situation) -> Finding | None:
-    window = situation.window
+def _stamps(observation: InputObservation) -> Diagnosis | None:
+    window = observation.window
     if not window.received or window.stamp_s is None:
         return None
     stamp_s = window.stamp_s
@@ -313,40 +315,40 @@ def _stamps(situation: Situation) -> Finding | None:
             if stamp_s == 0
             else "the driver does not renew it, or its clock (/clock, with use_sim_time) stands still"
         )
-        return Finding(
+        return Diagnosis(
             Cause.FROZEN_STAMPS,
-            situation.topic,
+            observation.topic,
             f"{window.received} images in {window.duration_s:.0f} s with the stamp {stamp_s:.3f} s: {why}. "
             "Frame ages mean nothing, and nothing can be matched by time",
         )
-    ahead_s = stamp_s - situation.now_s
+    ahead_s = stamp_s - observation.now_s
     if ahead_s > FUTURE_S:
         advice = (
             "the clock that this node follows (/clock) is not the one of the images"
-            if situation.sim_time
+            if observation.sim_time
             else "synchronise the clocks of both computers (chrony, PTP); if a bag or a simulation sends the "
             "images, set use_sim_time"
         )
-        return Finding(
-            Cause.FUTURE_STAMPS, situation.topic, f"{ahead_s:.1f} s ahead of this node's clock: {advice}"
+        return Diagnosis(
+            Cause.FUTURE_STAMPS, observation.topic, f"{ahead_s:.1f} s ahead of this node's clock: {advice}"
         )
     behind_s = -ahead_s - (window.silent_s or 0.0)
     if behind_s > PAST_S:
         advice = (
             "the clock that this node follows (/clock) is not the one of the images"
-            if situation.sim_time
+            if observation.sim_time
             else "if a bag is played, play it with --clock and set use_sim_time; otherwise synchronise the "
             "clocks, or make the driver stamp with the time of day and not the time since its start"
         )
-        return Finding(
-            Cause.PAST_STAMPS, situation.topic, f"{behind_s:.0f} s behind this node's clock: {advice}"
+        return Diagnosis(
+            Cause.PAST_STAMPS, observation.topic, f"{behind_s:.0f} s behind this node's clock: {advice}"
         )
     return None
 
 
-def _with_clock(details: str, situation: Situation) -> str:
+def _with_clock(details: str, observation: InputObservation) -> str:
     """Add that the clock is missing as well, which hints at a bag or a simulation that does not run."""
-    if not situation.sim_time or situation.clock_publishers:
+    if not observation.sim_time or observation.clock_publishers:
         return details
     stop = "" if details.endswith("?") else "."
     return (

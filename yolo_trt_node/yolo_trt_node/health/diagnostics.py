@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from yolo_trt_node.health.diagnosis import Cause, Finding
+from yolo_trt_node.health.diagnosis import Cause, Diagnosis
 from yolo_trt_node.health.jetson import BoardReading
-from yolo_trt_node.health.statistics import Window
+from yolo_trt_node.health.statistics import TrafficWindow
 from yolo_trt_node.options import option
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Level(IntEnum):
     STALE = 3
 
 
-class Says:
+class MessageText:
     """What a message can begin with. ``docs/no_detections.md`` explains each."""
 
     ACTIVE = "active"
@@ -150,15 +150,15 @@ def life_cycle_status(now: LifeCycle) -> Status:
     if now.transition:
         values |= {"Transition": now.transition, "Duration (s)": f"{now.since_s:.0f}"}
         progress = f": {now.progress}" if now.progress else ""
-        message = f"{Says.BUSY}: {now.transition}, for {now.since_s:.0f} s{progress}"
+        message = f"{MessageText.BUSY}: {now.transition}, for {now.since_s:.0f} s{progress}"
         return Status("life cycle", Level.WARN, message, values)
     if now.failure:
-        return Status("life cycle", Level.ERROR, f"{Says.FAILED}: {now.failure}", values)
+        return Status("life cycle", Level.ERROR, f"{MessageText.FAILED}: {now.failure}", values)
     message = {
-        "active": Says.ACTIVE,
-        "inactive": Says.INACTIVE,
-        "finalized": Says.SHUT_DOWN,
-    }.get(now.state, Says.WAITING)
+        "active": MessageText.ACTIVE,
+        "inactive": MessageText.INACTIVE,
+        "finalized": MessageText.SHUT_DOWN,
+    }.get(now.state, MessageText.WAITING)
     return Status("life cycle", Level.OK if now.state == "active" else Level.WARN, message, values)
 
 
@@ -170,7 +170,7 @@ def model_status(detector: Detector | None, failed: bool) -> Status:
         failed: whether the last attempt to load one failed.
     """
     if detector is None:
-        return Status("model", Level.ERROR if failed else Level.WARN, Says.NOT_LOADED)
+        return Status("model", Level.ERROR if failed else Level.WARN, MessageText.NOT_LOADED)
     card = detector.card
     values = {
         "Model": str(detector.path),
@@ -185,12 +185,17 @@ def model_status(detector: Detector | None, failed: bool) -> Status:
         "IoU threshold": f"{detector.iou_threshold:g}",
         **{f"Card: {key}": str(value) for key, value in card.details.items() if key not in SAID_OF_CARDS},
     }
-    message = f"{Says.LOADED}: {detector.path.name} on {detector.backend}, {detector.precision}"
+    message = f"{MessageText.LOADED}: {detector.path.name} on {detector.backend}, {detector.precision}"
     return Status("model", Level.OK, message, values)
 
 
 def input_status(
-    name: str, topic: str, window: Window, total: int, finding: Finding | None, thresholds: Thresholds
+    name: str,
+    topic: str,
+    window: TrafficWindow,
+    total: int,
+    diagnosis: Diagnosis | None,
+    thresholds: Thresholds,
 ) -> Status:
     """Say whether a camera's images arrive.
 
@@ -199,7 +204,7 @@ def input_status(
         topic: full name of the topic it is read from.
         window: the last seconds.
         total: images since the node was activated.
-        finding: what is wrong, as far as it is known.
+        diagnosis: what is wrong, as far as it is known.
         thresholds: the limits.
     """
     values = {
@@ -215,35 +220,39 @@ def input_status(
     }
     if window.silent_s is not None:
         values["Time since last image (s)"] = f"{window.silent_s:.3f}"
-    if finding is not None:
-        values["Cause"] = finding.cause.value
-    level, message = _judge_input(window, finding, thresholds)
+    if diagnosis is not None:
+        values["Cause"] = diagnosis.cause.value
+    level, message = _judge_input(window, diagnosis, thresholds)
     return Status(_task(name, "input"), level, message, values)
 
 
-def _judge_input(window: Window, finding: Finding | None, thresholds: Thresholds) -> tuple[Level, str]:
-    why = f": {finding}" if finding is not None else ""
+def _judge_input(
+    window: TrafficWindow, diagnosis: Diagnosis | None, thresholds: Thresholds
+) -> tuple[Level, str]:
+    why = f": {diagnosis}" if diagnosis is not None else ""
     if window.silent_s is None:
-        return (Level.ERROR, Says.NO_INPUT + why) if finding else (Level.WARN, Says.FIRST_IMAGE)
+        return (
+            (Level.ERROR, MessageText.NO_INPUT + why) if diagnosis else (Level.WARN, MessageText.FIRST_IMAGE)
+        )
     if window.silent_s > thresholds.input_timeout_s:
-        return Level.STALE, f"{Says.STOPPED} {window.silent_s:.1f} s ago{why}"
-    if finding is not None:
-        return (Level.ERROR if finding.cause.blocks else Level.WARN), str(finding)
+        return Level.STALE, f"{MessageText.STOPPED} {window.silent_s:.1f} s ago{why}"
+    if diagnosis is not None:
+        return (Level.ERROR if diagnosis.cause.blocks else Level.WARN), str(diagnosis)
     rate = f"{window.input_hz:.1f} Hz"
     if window.input_hz < thresholds.min_rate_hz:
         below_error = window.input_hz < thresholds.error_rate_hz
         limit_hz = thresholds.error_rate_hz if below_error else thresholds.min_rate_hz
         level = Level.ERROR if below_error else Level.WARN
-        return level, f"{Says.SLOW_INPUT}: {rate}, and {limit_hz:g} Hz are expected"
+        return level, f"{MessageText.SLOW_INPUT}: {rate}, and {limit_hz:g} Hz are expected"
     if window.lost > LOST_SHARE * (window.lost + window.received):
-        return Level.WARN, f"{Says.SOME_LOST}: {window.lost}, while {window.received} arrived"
+        return Level.WARN, f"{MessageText.SOME_LOST}: {window.lost}, while {window.received} arrived"
     if window.unreadable:
         reason, count = max(window.unreadable.items(), key=lambda item: item[1])
-        return Level.WARN, f"{Says.SOME_UNREADABLE}: {count} of {window.received}: {reason}"
-    return Level.OK, f"{Says.ARRIVING}: {rate}"
+        return Level.WARN, f"{MessageText.SOME_UNREADABLE}: {count} of {window.received}: {reason}"
+    return Level.OK, f"{MessageText.ARRIVING}: {rate}"
 
 
-def detections_status(name: str, window: Window, stale: bool, thresholds: Thresholds) -> Status:
+def detections_status(name: str, window: TrafficWindow, stale: bool, thresholds: Thresholds) -> Status:
     """Say whether a camera's images are answered, and how fast.
 
     Args:
@@ -275,25 +284,28 @@ def detections_status(name: str, window: Window, stale: bool, thresholds: Thresh
     return Status(_task(name, "detections"), level, message, values)
 
 
-def _judge_detections(window: Window, stale: bool, thresholds: Thresholds) -> tuple[Level, str]:
+def _judge_detections(window: TrafficWindow, stale: bool, thresholds: Thresholds) -> tuple[Level, str]:
     late_s = window.age_s(95)
     if late_s is None and window.published:
         return (
             Level.OK,
-            f"{Says.ANSWERED}: {window.output_hz:.1f} Hz, frame age unknown: their stamps are zero",
+            f"{MessageText.ANSWERED}: {window.output_hz:.1f} Hz, frame age unknown: their stamps are zero",
         )
     if late_s is None:
         if stale or not window.received:
-            return Level.STALE, Says.NOTHING_TO_DO
+            return Level.STALE, MessageText.NOTHING_TO_DO
         if window.skipped:
-            return Level.OK, f"{Says.UNHEARD}: {max(window.skipped, key=lambda why: window.skipped[why])}"
-        return Level.ERROR, f"{Says.UNANSWERED}: {window.received} in {window.duration_s:.0f} s"
+            return (
+                Level.OK,
+                f"{MessageText.UNHEARD}: {max(window.skipped, key=lambda why: window.skipped[why])}",
+            )
+        return Level.ERROR, f"{MessageText.UNANSWERED}: {window.received} in {window.duration_s:.0f} s"
     if late_s > thresholds.max_frame_age_s:
         over_error = late_s > thresholds.error_frame_age_s
         limit_s = thresholds.error_frame_age_s if over_error else thresholds.max_frame_age_s
         level = Level.ERROR if over_error else Level.WARN
-        return level, f"{Says.LATE}: frame age p95 {late_s:.3f} s, and {limit_s:g} s are acceptable"
-    return Level.OK, f"{Says.ANSWERED}: {window.output_hz:.1f} Hz, frame age p95 {1e3 * late_s:.0f} ms"
+        return level, f"{MessageText.LATE}: frame age p95 {late_s:.3f} s, and {limit_s:g} s are acceptable"
+    return Level.OK, f"{MessageText.ANSWERED}: {window.output_hz:.1f} Hz, frame age p95 {1e3 * late_s:.0f} ms"
 
 
 def board_status(model: str, reading: BoardReading, thresholds: Thresholds) -> Status:
@@ -311,19 +323,19 @@ def board_status(model: str, reading: BoardReading, thresholds: Thresholds) -> S
         if value is not None:
             values[key] = f"{value:.0f}"
     values["Throttled by"] = ", ".join(reading.throttled_by) or "nothing"
-    level, message = Level.OK, Says.COOL
+    level, message = Level.OK, MessageText.COOL
     if reading.throttled_by:
-        level, message = Level.WARN, f"{Says.THROTTLED}: {', '.join(reading.throttled_by)}"
+        level, message = Level.WARN, f"{MessageText.THROTTLED}: {', '.join(reading.throttled_by)}"
     if reading.hottest is not None and reading.hottest[1] > thresholds.max_temperature_c:
         zone, hottest_c = reading.hottest
         over_error = hottest_c > thresholds.error_temperature_c
         level = Level.ERROR if over_error else Level.WARN
         also = f"; {message}" if reading.throttled_by else ""
-        message = f"{Says.HOT}: {zone} {hottest_c:.1f} C{also}"
+        message = f"{MessageText.HOT}: {zone} {hottest_c:.1f} C{also}"
     return Status("board", level, message, values)
 
 
-def log_line(topic: str, window: Window) -> str:
+def log_line(topic: str, window: TrafficWindow) -> str:
     """Tell in one line what became of a camera's images."""
     line = (
         f"{topic}: {window.received} images in {window.duration_s:.0f} s ({window.input_hz:.1f} Hz), "
@@ -347,7 +359,7 @@ def _task(camera: str, what: str) -> str:
     return f"{camera.strip('/')} {what}" if camera else what
 
 
-MESSAGES = tuple(value for name, value in vars(Says).items() if name.isupper()) + tuple(
+MESSAGES = tuple(value for name, value in vars(MessageText).items() if name.isupper()) + tuple(
     cause.value for cause in Cause
 )
 """Everything that a message or a finding can begin with."""

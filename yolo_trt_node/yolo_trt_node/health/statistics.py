@@ -16,7 +16,7 @@ OTHER_REASONS = "other reasons"
 
 
 @dataclass(frozen=True)
-class Window:
+class TrafficWindow:
     """What happened to one camera's images in a span of time. Windows that follow each other can be added.
 
     Attributes:
@@ -55,9 +55,9 @@ class Window:
     stamps_repeated: int = 0
     stamps_backwards: int = 0
 
-    def __add__(self, later: Window) -> Window:
+    def __add__(self, later: TrafficWindow) -> TrafficWindow:
         """Join two spans of which `later` follows this one."""
-        return Window(
+        return TrafficWindow(
             duration_s=self.duration_s + later.duration_s,
             received=self.received + later.received,
             lost=self.lost + later.lost,
@@ -182,14 +182,14 @@ class CameraStatistics:
             for stage, seconds in timing.items():
                 self._timing.setdefault(stage, []).append(seconds)
 
-    def window(self) -> Window:
+    def window(self) -> TrafficWindow:
         """Return what happened since the last call, and start anew."""
         with self._lock:
             now_s = self._clock()
             silent_s = None if self._last_input_s is None else now_s - self._last_input_s
             # A silence that goes on at the end of the window counts too, from the beginning if need be.
             gap_s = now_s - self._created_s if silent_s is None else silent_s
-            window = Window(
+            window = TrafficWindow(
                 duration_s=now_s - self._started_s,
                 received=self._received,
                 lost=self._lost,

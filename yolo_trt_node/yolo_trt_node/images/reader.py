@@ -7,7 +7,7 @@ from typing import Any
 from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.messages import frame_from_message, stamp_s
-from yolo_trt_node.images.thermal import AUTO, ThermalRange
+from yolo_trt_node.images.thermal import AUTO_RANGE, ThermalRange
 from yolo_trt_node.images.video import VideoDecoder, codec_of, decoder_for
 
 
@@ -28,7 +28,7 @@ class ImageReader:
         video: the decoder; ``None`` before the first packet.
     """
 
-    def __init__(self, max_pixels: int, thermal_range: str = AUTO) -> None:
+    def __init__(self, max_pixels: int, thermal_range: str = AUTO_RANGE) -> None:
         """Read no message yet.
 
         Args:
@@ -47,7 +47,7 @@ class ImageReader:
     @property
     def remembers(self) -> bool:
         """Whether an image depends on those before it."""
-        return self.video is not None or (self.thermal.setting == AUTO and self.thermal.used)
+        return self.video is not None or (self.thermal.setting == AUTO_RANGE and self.thermal.used)
 
     def read(self, message: Any, token: Any, *, gap: bool = False) -> list[tuple[Any, Frame]]:
         """Take the next message.

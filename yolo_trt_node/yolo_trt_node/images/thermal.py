@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from yolo_trt_node.images.encodings import full_range
 
-AUTO = "auto"
+AUTO_RANGE = "auto"
 FULL = "full"
 
 # Shares of the pixels left black and white. A scene's few hottest pixels (an engine, the sun's glint) would
@@ -37,18 +37,18 @@ class ThermalRange:
         used: whether there was an image of 16 bits.
     """
 
-    def __init__(self, setting: str = AUTO) -> None:
+    def __init__(self, setting: str = AUTO_RANGE) -> None:
         """Take a setting.
 
         Raises:
             ValueError: it is none.
         """
-        self.setting = setting.strip().strip("[]") if setting not in (AUTO, FULL) else setting
+        self.setting = setting.strip().strip("[]") if setting not in (AUTO_RANGE, FULL) else setting
         self.low, self.high = 0.0, 65535.0
         self.used = False
         self._stamp_s: float | None = None
         self._table: tuple[tuple[int, int], NDArray[np.uint8]] | None = None
-        if self.setting not in (AUTO, FULL):
+        if self.setting not in (AUTO_RANGE, FULL):
             self.low, self.high = _limits(setting, self.setting)
 
     def to_8_bits(self, values: NDArray[np.uint16], stamp_s: float | None = None) -> NDArray[np.uint8]:
@@ -61,7 +61,7 @@ class ThermalRange:
         self.used = True
         if self.setting == FULL:
             return full_range(values)
-        if self.setting == AUTO:
+        if self.setting == AUTO_RANGE:
             self._follow(values, stamp_s)
         limits = math.floor(self.low), math.ceil(self.high)
         if self._table is None or self._table[0] != limits:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from yolo_trt_node.node.ground import GroundProjection
 
 # Image, CompressedImage, or what `_installed` finds; a frame of a video that is decoded already.
-ImageMessage: TypeAlias = Any
+AnyImage: TypeAlias = Any
 
 
 def _installed(type_name: str) -> dict[type, str]:
@@ -90,7 +90,7 @@ MIXED_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Where a camera's images are read from.
 
     Attributes:
@@ -114,9 +114,9 @@ def choose_source(
     transport: str,
     reliability: str,
     offers: Callable[[str], Sequence[tuple[str, bool]]],
-    current: Source | None = None,
+    current: ImageSource | None = None,
     gave_up: bool = False,
-) -> Source:
+) -> ImageSource:
     """Choose where to read a camera's images from.
 
     Where some publishers are reliable and some are not, the reliable ones are read until they prove silent.
@@ -142,12 +142,12 @@ def choose_source(
     for name, kind in candidates:
         found = [reliable for type_name, reliable in offers(name) if type_name == TYPE_NAMES[kind]]
         if found:
-            chosen = Source(name, kind, all(found) or (any(found) and not gave_up))
+            chosen = ImageSource(name, kind, all(found) or (any(found) and not gave_up))
             break
     if chosen is None:
         # Best effort matches every publisher that may come.
         fallback = (compressed, CompressedImage) if transport == "compressed" else raw_choice
-        chosen = current or Source(*fallback, False)
+        chosen = current or ImageSource(*fallback, False)
     return chosen if reliability == "auto" else replace(chosen, reliable=reliability == "reliable")
 
 
@@ -181,7 +181,7 @@ class RateLimit:
         return True
 
 
-class Camera:
+class CameraChannel:
     """One camera of the node.
 
     Attributes:
@@ -219,7 +219,7 @@ class Camera:
         """
         self.name = name
         self.topic = node.resolve_topic_name(name if "/" in name else self._under("image", name))
-        self.source: Source | None = None
+        self.source: ImageSource | None = None
         self.statistics = CameraStatistics()
         self._node = node
         self._transport = transport
@@ -230,7 +230,7 @@ class Camera:
         self._feed: VideoFeed | None = None
         self._video = False
         self._lock = threading.Lock()
-        self._put: Callable[[ImageMessage], bool] | None = None
+        self._put: Callable[[AnyImage], bool] | None = None
         self._subscription: Subscription | None = None
         self._publishers: frozenset[tuple[int, ...]] = frozenset()
         self._gave_up = False
@@ -260,10 +260,10 @@ class Camera:
     @property
     def input(self) -> tuple[str, str]:
         """Full name of the topic that is read, and its type as the graph names it."""
-        source = self.source or Source(self.topic, Image, False)
+        source = self.source or ImageSource(self.topic, Image, False)
         return source.topic, TYPE_NAMES[source.kind]
 
-    def open(self, put: Callable[[ImageMessage], bool]) -> None:
+    def open(self, put: Callable[[AnyImage], bool]) -> None:
         """Subscribe.
 
         Args:
@@ -304,7 +304,7 @@ class Camera:
             self._asked[topic] = self._node.get_publishers_info_by_topic(topic)
         return self._asked[topic]
 
-    def _publishers_changed(self, source: Source) -> bool:
+    def _publishers_changed(self, source: ImageSource) -> bool:
         """Note who publishes what is read; return whether those of before have all gone and others come."""
         infos = self._publishers_of(source.topic)
         now = frozenset(
@@ -319,7 +319,7 @@ class Camera:
         self._heard_s = time.monotonic()
         return replaced
 
-    def _offered(self, source: Source) -> str:
+    def _offered(self, source: ImageSource) -> str:
         """Name the publishers of a topic, where some offer less than others."""
         infos = self._publishers_of(source.topic)
         offers = {
@@ -346,7 +346,7 @@ class Camera:
             self._node.destroy_lifecycle_publisher(publisher)
         self.outputs = {}
 
-    def _choose(self) -> Source:
+    def _choose(self) -> ImageSource:
         def offers(topic: str) -> list[tuple[str, bool]]:
             return [
                 (info.topic_type, info.qos_profile.reliability == ReliabilityPolicy.RELIABLE)
@@ -374,7 +374,7 @@ class Camera:
             raise ValueError(f"{name} is {value!r}; use one of {', '.join(RELIABILITIES)}")
         return value
 
-    def _subscribe(self, source: Source) -> None:
+    def _subscribe(self, source: ImageSource) -> None:
         self._video = TYPE_NAMES[source.kind] in _VIDEOS or (self._video and source == self.source)
         self._subscription = self._node.create_subscription(
             source.kind,
@@ -414,7 +414,7 @@ class Camera:
         else:
             self._node.get_logger().warning(f"{text}, and its images will not come; see /diagnostics")
 
-    def _on_image(self, message: ImageMessage) -> None:
+    def _on_image(self, message: AnyImage) -> None:
         self._heard_s = time.monotonic()
         header = header_of(message)
         self.statistics.received(header.stamp.sec + header.stamp.nanosec * 1e-9)
@@ -437,7 +437,7 @@ class Camera:
         self.statistics.unreadable(error.reason)
         self._node.get_logger().warning(f"{self.topic}: {error}", throttle_duration_sec=_REPEAT_S)
 
-    def _offer(self, message: ImageMessage) -> None:
+    def _offer(self, message: AnyImage) -> None:
         """Hand an image on, or a frame of a video, if it is wanted now."""
         put = self._put
         if put is None:

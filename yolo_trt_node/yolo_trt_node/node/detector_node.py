@@ -29,7 +29,7 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 from yolo_trt_node.detector import Detector, ModelError
 from yolo_trt_node.detector.engine_process import cancel_builds
 from yolo_trt_node.node import parameters
-from yolo_trt_node.node.camera import Camera, ImageMessage
+from yolo_trt_node.node.camera import AnyImage, CameraChannel
 from yolo_trt_node.node.ground import GroundProjection
 from yolo_trt_node.node.health import Health
 from yolo_trt_node.node.life_cycle import Transitions
@@ -51,7 +51,7 @@ DETECTOR_LOG = logging.getLogger("yolo_trt_node.detector")
 # How long a signal may wait to be noticed while nothing happens.
 SPIN_PERIOD_S = 0.1
 # How long a transition may still run after a signal; code that cannot be interrupted ends with the process.
-STOP_PATIENCE_S = 4.0
+WORK_STOP_PATIENCE_S = 4.0
 # What is wrong with a parameter, a model or a topic's name, and not with us.
 FORESEEN = (ModelError, ValueError, ParameterException, NameValidationException)
 
@@ -103,14 +103,14 @@ class DetectorNode(LifecycleNode):
         self._given = parameters.values(self)
         # The same, read and checked. A value given at start that does not fit is refused at configure.
         try:
-            self._settings = parameters.read(self._given)
+            self._settings = parameters.read_settings(self._given)
         except ValueError:
             self._settings = Settings.read({})
         # Between the executor, where parameters are set, and the transitions, which read them.
         self._lock = threading.Lock()
         self._detector: Detector | None = None
-        self._cameras: list[Camera] = []
-        self._worker: Worker[ImageMessage] | None = None
+        self._cameras: list[CameraChannel] = []
+        self._worker: Worker[AnyImage] | None = None
         self._pipeline: Pipeline | None = None
         self._outputs: dict[str, LifecyclePublisher] = {}
         self._transforms: TransformListener | None = None
@@ -148,7 +148,7 @@ class DetectorNode(LifecycleNode):
             False where code that cannot be interrupted still runs in another thread.
         """
         cancel_builds()
-        if not self._transitions.stop(STOP_PATIENCE_S):
+        if not self._transitions.stop(WORK_STOP_PATIENCE_S):
             return False
         self._release()
         return True
@@ -215,7 +215,7 @@ class DetectorNode(LifecycleNode):
             complaints = "; ".join(self._complaints.values())
         if complaints:
             raise ValueError(f"{complaints}. Set it (`ros2 param set`) and configure again")
-        settings = parameters.read(given)
+        settings = parameters.read_settings(given)
         if not settings.node.model:
             # A file for another node's name is the likeliest reason, and ROS does not tell.
             others = meant_for_others(sys.argv, self.get_fully_qualified_name())
@@ -243,7 +243,7 @@ class DetectorNode(LifecycleNode):
         for topic, kind in (("label_info", LabelInfo), ("vision_info", VisionInfo)):
             self._outputs[topic] = create_publisher(self, kind, topic, latched_qos())
         for name in parameters.camera_names(settings.node.cameras):
-            camera = Camera(
+            camera = CameraChannel(
                 self,
                 name,
                 transport=settings.node.image_transport,
@@ -390,7 +390,7 @@ class DetectorNode(LifecycleNode):
             try:
                 if self._state_machine.current_state[1] != "unconfigured":
                     parameters.refuse_unless_live(new)
-                settings = parameters.read(wanted)
+                settings = parameters.read_settings(wanted)
                 if self._detector is not None:
                     self._detector.set_options(settings.detector)
             except ValueError as error:

@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile
 from yolo_trt_node.health.diagnostics import (
     Level,
     LifeCycle,
-    Says,
+    MessageText,
     Status,
     Thresholds,
     board_status,
@@ -29,10 +29,10 @@ from yolo_trt_node.health.diagnostics import (
     model_status,
 )
 from yolo_trt_node.health.jetson import Jetson
-from yolo_trt_node.health.statistics import CameraStatistics, Window
+from yolo_trt_node.health.statistics import CameraStatistics, TrafficWindow
 from yolo_trt_node.node.qos import create_speaker
 from yolo_trt_node.node.watchdog import Watchdog, observe, rivals
-from yolo_trt_node.options import build, options_of
+from yolo_trt_node.options import from_values, options_of
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -161,13 +161,13 @@ class Health:
         with self._lock:
             life_cycle = replace(self._life_cycle, since_s=time.monotonic() - self._began_s)
             detector, watches = self._detector, self._watches
-        thresholds = build(
+        thresholds = from_values(
             Thresholds, {name: self._number(name) for name in _THRESHOLD_NAMES}, "diagnostics."
         )
         rival = self._rival(watches)
         alive = life_cycle_status(life_cycle)
         if rival and alive.level == Level.OK:
-            alive = replace(alive, level=Level.WARN, message=f"{Says.RIVAL}: {rival}")
+            alive = replace(alive, level=Level.WARN, message=f"{MessageText.RIVAL}: {rival}")
         statuses = [
             alive,
             model_status(detector, failed=life_cycle.failure.startswith("configure")),
@@ -194,8 +194,8 @@ class Health:
         if not self._rivals_said:
             self._rivals_said = True
             self._node.get_logger().warning(
-                f"{Says.RIVAL}: {found}. Listeners get the messages of both: stop one, or give one another "
-                "name (node_name), namespace or detections_topic"
+                f"{MessageText.RIVAL}: {found}. Listeners get the messages of both: stop one, or give one "
+                "another name (node_name), namespace or detections_topic"
             )
         return found
 
@@ -226,8 +226,8 @@ class _Watch:
     def __init__(self, camera: WatchedCamera) -> None:
         self._camera = camera
         self._watchdog = Watchdog()
-        self._recent: deque[Window] = deque()
-        self._unlogged = Window()
+        self._recent: deque[TrafficWindow] = deque()
+        self._unlogged = TrafficWindow()
         self._total = 0
         self._since_s = time.monotonic()
         self._source_changes = camera.statistics.source_changes
@@ -252,11 +252,11 @@ class _Watch:
         while sum(window.duration_s for window in self._recent) - self._recent[0].duration_s >= WINDOW_S:
             self._recent.popleft()
         latest = self._recent[-1]
-        window = sum(self._recent, Window())
+        window = sum(self._recent, TrafficWindow())
         self._total += latest.received
         self._unlogged += latest
         topic, kind = camera.input
-        situation = observe(
+        observation = observe(
             node,
             topic,
             kind,
@@ -266,7 +266,7 @@ class _Watch:
             clock_gone_s=self._clock_gone_s(node, now_s),
             camera=camera.name,
         )
-        line = self._watchdog.look(situation, now_s)
+        line = self._watchdog.look(observation, now_s)
         if line is not None:
             text, complaint = line
             if complaint:
@@ -276,11 +276,11 @@ class _Watch:
         if self._unlogged.duration_s >= LOG_PERIOD_S:
             if self._unlogged.received:
                 node.get_logger().info(log_line(topic, self._unlogged))
-            self._unlogged = Window()
-        finding = self._watchdog.finding
+            self._unlogged = TrafficWindow()
+        diagnosis = self._watchdog.diagnosis
         return [
-            input_status(camera.name, topic, window, self._total, finding, thresholds),
-            detections_status(camera.name, window, situation.silent, thresholds),
+            input_status(camera.name, topic, window, self._total, diagnosis, thresholds),
+            detections_status(camera.name, window, observation.silent, thresholds),
         ]
 
     def _clock_gone_s(self, node: Node, now_s: float) -> float | None:

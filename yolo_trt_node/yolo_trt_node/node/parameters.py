@@ -72,7 +72,7 @@ def refuse_unless_live(changed: Values) -> None:
             )
 
 
-def read(given: Values) -> Settings:
+def read_settings(given: Values) -> Settings:
     """Read and check all values, each and against each other, without a model.
 
     Raises:

@@ -24,8 +24,8 @@ from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.feed import DecodedFrame
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.messages import frame_from_message
-from yolo_trt_node.images.thermal import AUTO, ThermalRange
-from yolo_trt_node.node.camera import Camera, ImageMessage
+from yolo_trt_node.images.thermal import AUTO_RANGE, ThermalRange
+from yolo_trt_node.node.camera import AnyImage, CameraChannel
 from yolo_trt_node.node.messages import (
     detection_array,
     header_of,
@@ -59,10 +59,10 @@ class Pipeline:
         self,
         node: Node,
         detector: Detector,
-        cameras: Sequence[Camera],
+        cameras: Sequence[CameraChannel],
         live: Callable[[], LiveOptions],
         max_pixels: int,
-        thermal_range: str = AUTO,
+        thermal_range: str = AUTO_RANGE,
         give_up: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """Use a loaded detector.
@@ -95,7 +95,7 @@ class Pipeline:
             )
         self._complained: dict[tuple[str, str], float] = {}
         self._put: Callable[[int, DecodedFrame], bool] | None = None
-        self._aside: dict[int, Worker[ImageMessage]] = {}
+        self._aside: dict[int, Worker[AnyImage]] = {}
 
     def hand_back_to(self, put: Callable[[int, DecodedFrame], bool]) -> None:
         """Let large images of one of several cameras be decoded aside, and come back by `Worker.put`."""
@@ -120,7 +120,7 @@ class Pipeline:
             self._cameras[number].statistics.dropped()
         return True
 
-    def _read_aside(self, number: int, batch: Sequence[tuple[int, ImageMessage]]) -> None:
+    def _read_aside(self, number: int, batch: Sequence[tuple[int, AnyImage]]) -> None:
         """Decode a large image, in its camera's thread, and hand it back."""
         camera = self._cameras[number]
         for _, message in batch:
@@ -136,7 +136,7 @@ class Pipeline:
                 if self._put is not None and self._put(number, decoded):
                     camera.statistics.dropped()
 
-    def process(self, batch: Sequence[tuple[int, ImageMessage]]) -> None:
+    def process(self, batch: Sequence[tuple[int, AnyImage]]) -> None:
         """Detect in images of several cameras, (number, message) each, and publish what was found."""
         readable = []
         for number, message in batch:
@@ -175,7 +175,7 @@ class Pipeline:
                 self._unreadable(camera, "answer failed", traceback.format_exc())
 
     def _answer(
-        self, camera: Camera, header: Header, frame: Frame, detections: Detections, reading_s: float
+        self, camera: CameraChannel, header: Header, frame: Frame, detections: Detections, reading_s: float
     ) -> None:
         """Publish what was found in one image."""
         tracking_s = 0.0
@@ -225,7 +225,7 @@ class Pipeline:
         elif self._failures >= HOPELESS_FAILURES:
             self._give_up(f"the detector failed on {self._failures} images in a row: {failure}")
 
-    def _unreadable(self, camera: Camera, reason: str, text: str) -> None:
+    def _unreadable(self, camera: CameraChannel, reason: str, text: str) -> None:
         """Count an image, and log why; for the same reason only after a while: a broken camera repeats it."""
         camera.statistics.unreadable(reason)
         now = time.monotonic()

@@ -33,7 +33,7 @@ SERVICES = (
 """What the node answers, under its own name; the last from Jazzy on."""
 
 _COMPRESSED = "/compressed"
-OPTIONS = tuple(option for option in NODE_OPTIONS if option.name in ("cameras", "ground_frame"))
+POLICY_OPTIONS = tuple(option for option in NODE_OPTIONS if option.name in ("cameras", "ground_frame"))
 
 
 def permissions(
@@ -124,10 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--enclave", default="/yolo_detector", help="default: %(default)s")
     parser.add_argument("--use-sim-time", action="store_true", help="allow /clock, too")
     add_params_file(parser)
-    add_arguments(parser, OPTIONS)
+    add_arguments(parser, POLICY_OPTIONS)
     given = parser.parse_args(arguments)
     try:
-        settings = Settings.read(option_values(given, OPTIONS))
+        settings = Settings.read(option_values(given, POLICY_OPTIONS))
     except ValueError as error:
         print(f"sros2_policy: {error}", file=sys.stderr)
         return 1

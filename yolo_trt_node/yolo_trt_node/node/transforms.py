@@ -47,7 +47,7 @@ class NotYetError(TransformError):
 
 
 @dataclass(frozen=True)
-class Pose:
+class FramePose:
     """A frame's pose in another.
 
     Attributes:
@@ -58,16 +58,16 @@ class Pose:
     rotation: Floats
     position: Floats
 
-    def __matmul__(self, inner: Pose) -> Pose:
+    def __matmul__(self, inner: FramePose) -> FramePose:
         """Return the pose of a frame that has the pose ``inner`` in this one."""
-        return Pose(self.rotation @ inner.rotation, self.rotation @ inner.position + self.position)
+        return FramePose(self.rotation @ inner.rotation, self.rotation @ inner.position + self.position)
 
-    def inverse(self) -> Pose:
+    def inverse(self) -> FramePose:
         """Return the other frame's pose in this one."""
-        return Pose(self.rotation.T, -self.rotation.T @ self.position)
+        return FramePose(self.rotation.T, -self.rotation.T @ self.position)
 
 
-_HERE = Pose(np.eye(3), np.zeros(3))
+_HERE = FramePose(np.eye(3), np.zeros(3))
 
 
 @dataclass
@@ -172,7 +172,7 @@ class TransformBuffer:
         reasons = [self._refused[frame] for frame in sorted(frames) if frame in self._refused]
         return type(error)("; ".join([*reasons, str(error)])) if reasons else error
 
-    def lookup(self, target: str, source: str, stamp_ns: int) -> Pose:
+    def lookup(self, target: str, source: str, stamp_ns: int) -> FramePose:
         """Return the pose of the frame ``source`` in the frame ``target`` at a time.
 
         Raises:
@@ -221,15 +221,15 @@ class TransformBuffer:
             f"stands {from_target[-1]!r}, and nobody broadcasts one in the other"
         )
 
-    def _pose(self, child: str, stamp_ns: int) -> Pose:
+    def _pose(self, child: str, stamp_ns: int) -> FramePose:
         """Return a frame's pose in its parent."""
         link = self._links[child]
         stamps = link.stamps_ns
         at = bisect.bisect_left(stamps, stamp_ns)
         if link.static:
-            return Pose(_matrix(link.quaternions[-1]), link.positions[-1])
+            return FramePose(_matrix(link.quaternions[-1]), link.positions[-1])
         if at < len(stamps) and stamps[at] == stamp_ns:
-            return Pose(_matrix(link.quaternions[at]), link.positions[at])
+            return FramePose(_matrix(link.quaternions[at]), link.positions[at])
         link_text = f"the transform from {child!r} to {link.parent!r}"
         if at == len(stamps):
             late = (stamp_ns - stamps[-1]) / 1e9
@@ -239,7 +239,7 @@ class TransformBuffer:
             raise TransformError(f"{link_text} is known only from {early:.3f} s after the image's stamp on")
         share = (stamp_ns - stamps[at - 1]) / (stamps[at] - stamps[at - 1])
         place = (1 - share) * link.positions[at - 1] + share * link.positions[at]
-        return Pose(_matrix(_between(link.quaternions[at - 1], link.quaternions[at], share)), place)
+        return FramePose(_matrix(_between(link.quaternions[at - 1], link.quaternions[at], share)), place)
 
 
 class TransformListener:

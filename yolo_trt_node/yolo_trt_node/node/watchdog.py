@@ -14,8 +14,8 @@ from rclpy.duration import Infinite
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from yolo_trt_node.health.diagnosis import Finding, Publisher, Situation, explain
-from yolo_trt_node.health.statistics import Window
+from yolo_trt_node.health.diagnosis import Diagnosis, InputObservation, Publisher, diagnose
+from yolo_trt_node.health.statistics import TrafficWindow
 from yolo_trt_node.images.messages import IMAGE_TYPES
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ def observe(
     node: Node,
     topic: str,
     kind: str,
-    window: Window,
+    window: TrafficWindow,
     *,
     timeout_s: float,
     listening_s: float,
     clock_gone_s: float | None = None,
     camera: str = "",
-) -> Situation:
+) -> InputObservation:
     """Look at the clock, and at the graph where no image comes.
 
     Args:
@@ -53,7 +53,7 @@ def observe(
         camera: the camera's entry in the parameter ``cameras``; empty for the only one.
     """
     sim_time = bool(node.get_parameter("use_sim_time").value)
-    situation = Situation(
+    observation = InputObservation(
         topic=topic,
         kind=kind,
         window=window,
@@ -66,16 +66,16 @@ def observe(
         camera=camera,
         middleware=rclpy.get_rmw_implementation_identifier(),
     )
-    return _with_graph(node, situation) if situation.silent else situation
+    return _with_graph(node, observation) if observation.silent else observation
 
 
-def _with_graph(node: Node, situation: Situation) -> Situation:
-    topic = situation.topic
+def _with_graph(node: Node, observation: InputObservation) -> InputObservation:
+    topic = observation.topic
     ours = (node.get_namespace(), node.get_name())
     subscriptions = [info for info in node.get_subscriptions_info_by_topic(topic) if _owner(info) == ours]
     wanted = subscriptions[0].qos_profile if subscriptions else None
     return replace(
-        situation,
+        observation,
         qos=describe(wanted) if wanted else "",
         publishers=tuple(
             Publisher(
@@ -198,7 +198,7 @@ def other_domains(ours: int, root: Path = Path("/")) -> Iterator[int]:
 
 @dataclass
 class _Said:
-    finding: Finding
+    diagnosis: Diagnosis
     since_s: float
     next_s: float
     wait_s: float
@@ -213,50 +213,50 @@ class Watchdog:
         self._over = False
 
     @property
-    def finding(self) -> Finding | None:
+    def diagnosis(self) -> Diagnosis | None:
         """What is wrong now, as far as it is known."""
-        return None if self._said is None else self._said.finding
+        return None if self._said is None else self._said.diagnosis
 
-    def look(self, situation: Situation, now_s: float) -> tuple[str, bool] | None:
+    def look(self, observation: InputObservation, now_s: float) -> tuple[str, bool] | None:
         """Look for the reason; return a line to log, if one is due, and whether it is a complaint.
 
         A finding is said when it is new and when its cause changes, and then again after growing times.
 
         Args:
-            situation: all that is known.
+            observation: all that is known.
             now_s: steady seconds.
         """
-        finding, said = explain(situation), self._said
-        ended, self._over = situation.replay_is_over and not self._over, situation.replay_is_over
+        diagnosis, said = diagnose(observation), self._said
+        ended, self._over = observation.replay_is_over and not self._over, observation.replay_is_over
         if ended:
             self._said = None
-            return f"{situation.topic}: the publisher of /clock has ended, and the images with it", False
-        if finding is None:
-            if said is not None and situation.window.silent_s is None:
+            return f"{observation.topic}: the publisher of /clock has ended, and the images with it", False
+        if diagnosis is None:
+            if said is not None and observation.window.silent_s is None:
                 return None  # another source has come, and has sent nothing yet
             self._said = None
             if said is None:
                 return None
             away_s = now_s - said.since_s
             return (
-                f"{situation.topic}: input is back after {away_s:.1f} s ({said.finding.cause.value})",
+                f"{observation.topic}: input is back after {away_s:.1f} s ({said.diagnosis.cause.value})",
                 False,
             )
-        if said is None or said.finding.cause != finding.cause:
-            since_s = said.since_s if said is not None else now_s - _age_s(situation)
-            self._said = _Said(finding, since_s, now_s + FIRST_REMINDER_S, FIRST_REMINDER_S)
-            return str(finding), True
-        said.finding = finding
+        if said is None or said.diagnosis.cause != diagnosis.cause:
+            since_s = said.since_s if said is not None else now_s - _age_s(observation)
+            self._said = _Said(diagnosis, since_s, now_s + FIRST_REMINDER_S, FIRST_REMINDER_S)
+            return str(diagnosis), True
+        said.diagnosis = diagnosis
         if now_s < said.next_s:
             return None
         said.wait_s = min(2 * said.wait_s, LAST_REMINDER_S)
         said.next_s = now_s + said.wait_s
-        return f"{finding} (for {now_s - said.since_s:.0f} s now)", True
+        return f"{diagnosis} (for {now_s - said.since_s:.0f} s now)", True
 
 
-def _age_s(situation: Situation) -> float:
+def _age_s(observation: InputObservation) -> float:
     """Return how long the trouble has lasted when it is found."""
-    silent_s = situation.window.silent_s
-    if not situation.silent:
+    silent_s = observation.window.silent_s
+    if not observation.silent:
         return 0.0
-    return situation.listening_s if silent_s is None else min(silent_s, situation.listening_s)
+    return observation.listening_s if silent_s is None else min(silent_s, observation.listening_s)

@@ -39,7 +39,7 @@ from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
 from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.reader import ImageReader
-from yolo_trt_node.images.thermal import AUTO
+from yolo_trt_node.images.thermal import AUTO_RANGE
 from yolo_trt_node.node_options import NODE_OPTIONS, Settings
 from yolo_trt_node.options import add_arguments
 from yolo_trt_node.params_file import add_params_file, option_values
@@ -47,12 +47,12 @@ from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bag_files import Bag
 from yolo_trt_node.replay.bags import STORAGES, BagError, BagWriter, flush_to_disk, open_bag, typestore
 from yolo_trt_node.replay.bags import messages as read_messages
-from yolo_trt_node.replay.journal import Answer, Journal, Picture, Result
+from yolo_trt_node.replay.journal import Answer, BagImage, Journal, Result
 from yolo_trt_node.replay.many import detect_in_bags
-from yolo_trt_node.replay.progress import Progress
+from yolo_trt_node.replay.progress import ProgressLine
 from yolo_trt_node.tracking import Tracker, TrackerOptions
 
-OPTIONS = tuple(
+OFFLINE_OPTIONS = tuple(
     option
     for option in NODE_OPTIONS
     if option.field in {"model", "max_megapixels", "thermal_range", "tracker"}
@@ -99,7 +99,7 @@ def detect_in_bag(
     topics: Sequence[str] = (),
     storage: str = "mcap",
     max_pixels: int = 64_000_000,
-    thermal_range: str = AUTO,
+    thermal_range: str = AUTO_RANGE,
 ) -> Result:
     """Detect in every image of a bag; go on with a run that was broken off.
 
@@ -142,7 +142,7 @@ def detect_in_bag(
         }
         work.mkdir(parents=True, exist_ok=True)
         with Journal(work / "answers.sqlite3", json.loads(json.dumps(identity))) as journal:
-            progress = Progress(sum(c.msgcount for c in connections), journal.count, detector.backend)
+            progress = ProgressLine(sum(c.msgcount for c in connections), journal.count, detector.backend)
             damage: list[str] = []
             # Trackers have to see again what they saw before the run was broken off.
             skip = journal.count if tracking is None else 0
@@ -180,7 +180,7 @@ def read_pictures(
     skip: int,
     readers: Mapping[str, ImageReader],
     damage: list[str],
-) -> Iterator[Picture]:
+) -> Iterator[BagImage]:
     """Decode the images of a bag, but for the first few; it ends where the bag is damaged, and says so.
 
     Args:
@@ -194,23 +194,23 @@ def read_pictures(
     begun: set[str] = set()
     made = 0
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[BagImage]:
         for connection, log_ns, data in read_messages(bag, connections):
             topic, reader = connection.topic, readers[connection.topic]
             if made < skip and topic in begun and not reader.remembers:
-                yield Picture(topic, log_ns, None, None, "")
+                yield BagImage(topic, log_ns, None, None, "")
                 continue
             begun.add(topic)
             try:
                 message = messages.from_cdr(store, connection.msgtype, data)
                 found = reader.read(message, (messages.header_of(store, message), log_ns))
             except ImageError as error:
-                yield Picture(topic, log_ns, None, None, error.reason)
+                yield BagImage(topic, log_ns, None, None, error.reason)
             else:
-                yield from (Picture(topic, at_ns, header, frame, "") for (header, at_ns), frame in found)
+                yield from (BagImage(topic, at_ns, header, frame, "") for (header, at_ns), frame in found)
         for topic, reader in readers.items():
             yield from (
-                Picture(topic, at_ns, header, frame, "") for (header, at_ns), frame in reader.finish()
+                BagImage(topic, at_ns, header, frame, "") for (header, at_ns), frame in reader.finish()
             )
 
     try:
@@ -222,12 +222,12 @@ def read_pictures(
         damage.append(str(error))
 
 
-def read_ahead(pictures: Iterator[Picture], depth: int) -> Generator[Picture, None, None]:
+def read_ahead(pictures: Iterator[BagImage], depth: int) -> Generator[BagImage, None, None]:
     """Read a few pictures ahead, in a thread, so that decoding and inference go on side by side."""
-    waiting: queue.Queue[Picture | BaseException | None] = queue.Queue(depth)
+    waiting: queue.Queue[BagImage | BaseException | None] = queue.Queue(depth)
     stopping = threading.Event()
 
-    def put(item: Picture | BaseException | None) -> None:
+    def put(item: BagImage | BaseException | None) -> None:
         while not stopping.is_set():
             try:
                 waiting.put(item, timeout=0.1)
@@ -257,7 +257,7 @@ def read_ahead(pictures: Iterator[Picture], depth: int) -> Generator[Picture, No
         reader.join()
 
 
-def answer(detector: Detector, batch: Sequence[Picture], trackers: Mapping[str, Tracker]) -> list[Answer]:
+def answer(detector: Detector, batch: Sequence[BagImage], trackers: Mapping[str, Tracker]) -> list[Answer]:
     """Detect in a batch of pictures, and follow the objects where there are trackers, by topic."""
     detected = iter(detector.detect([p.frame for p in batch if p.frame is not None]))
     answers = []
@@ -270,7 +270,7 @@ def answer(detector: Detector, batch: Sequence[Picture], trackers: Mapping[str, 
     return answers
 
 
-def track(trackers: Mapping[str, Tracker], picture: Picture, found: Detections) -> Detections:
+def track(trackers: Mapping[str, Tracker], picture: BagImage, found: Detections) -> Detections:
     """Let the tracker of a picture's topic, if any, give the detections their ids."""
     if picture.frame is None or picture.topic not in trackers:
         return found
@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        values = option_values(given, OPTIONS)
+        values = option_values(given, OFFLINE_OPTIONS)
         settings = Settings.read(values)
         if not settings.node.model:
             raise ValueError("no model: name one with --model, or as model in --params-file")
@@ -381,7 +381,7 @@ def _many(given: argparse.Namespace) -> int:
     """Detect in many bags; return the exit status."""
     words = ["--storage", given.storage, *(["--topics", *given.topics] if given.topics else [])]
     try:
-        values = option_values(given, OPTIONS)
+        values = option_values(given, OFFLINE_OPTIONS)
         settings = Settings.read(values)
         if not settings.node.model:
             raise ValueError("no model: name one with --model, or as model in --params-file")
@@ -435,7 +435,7 @@ def _parser() -> argparse.ArgumentParser:
         "--storage", choices=tuple(STORAGES), default="mcap", help="of the new bag; default: %(default)s"
     )
     add_params_file(parser)
-    add_arguments(parser, OPTIONS)
+    add_arguments(parser, OFFLINE_OPTIONS)
     return parser
 
 

@@ -21,7 +21,7 @@ _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 3, 4, 5, 6, 15
 # A stranger's file may say that it unpacks to any size; recorders write chunks of a few megabytes.
 _LARGEST_CHUNK = 1 << 30
 
-Message = tuple[Connection, int, bytes]
+RawMessage = tuple[Connection, int, bytes]
 
 
 class Bag(Protocol):
@@ -41,7 +41,7 @@ class Bag(Protocol):
     duration: int
     message_count: int
 
-    def messages(self, connections: Collection[Connection] = ()) -> Iterator[Message]:
+    def messages(self, connections: Collection[Connection] = ()) -> Iterator[RawMessage]:
         """Yield connection, log time (nanoseconds) and message (CDR), by log time; of all by default."""
         ...
 
@@ -79,7 +79,7 @@ class Ros1Bag:
         self.start_time, self.duration = self._reader.start_time, self._reader.duration
         self.message_count = sum(c.msgcount for c in known)
 
-    def messages(self, connections: Collection[Connection] = ()) -> Iterator[Message]:
+    def messages(self, connections: Collection[Connection] = ()) -> Iterator[RawMessage]:
         """See `Bag`."""
         wanted = {c.id: c for c in connections or self.connections}
         found = self._reader.messages([c for c in self._reader.connections if c.id in wanted])
@@ -115,7 +115,7 @@ class CutMcap:
         ]
         self.start_time, self.duration, self.message_count = first, last - first, sum(counts.values())
 
-    def messages(self, connections: Collection[Connection] = ()) -> Iterator[Message]:
+    def messages(self, connections: Collection[Connection] = ()) -> Iterator[RawMessage]:
         """See `Bag`; in the order of the file.
 
         Raises:
@@ -223,11 +223,11 @@ class JoinedBag:
         self.duration = end - self.start_time
         self.message_count = sum(part.message_count for part in parts)
 
-    def messages(self, connections: Collection[Connection] = ()) -> Iterator[Message]:
+    def messages(self, connections: Collection[Connection] = ()) -> Iterator[RawMessage]:
         """See `Bag`."""
         wanted = {(c.topic, c.msgtype): c for c in connections or self.connections}
 
-        def of(part: Any) -> Iterator[Message]:
+        def of(part: Any) -> Iterator[RawMessage]:
             chosen = [c for c in part.connections if (c.topic, c.msgtype) in wanted]
             if chosen:
                 for c, time_ns, data in part.messages(chosen):

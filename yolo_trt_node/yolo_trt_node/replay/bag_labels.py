@@ -38,18 +38,18 @@ from yolo_trt_node.boxes import Detections
 from yolo_trt_node.detector import ModelError
 from yolo_trt_node.images.frames import Frame
 from yolo_trt_node.images.reader import ImageReader
-from yolo_trt_node.images.thermal import AUTO
+from yolo_trt_node.images.thermal import AUTO_RANGE
 from yolo_trt_node.node_options import Settings
 from yolo_trt_node.options import add_arguments
 from yolo_trt_node.params_file import add_params_file, option_values
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.answers import detection_topics, read_answers, read_names, stamp_of, time_of
-from yolo_trt_node.replay.bag_detect import OPTIONS, detect_in_bag, image_connections, read_pictures
+from yolo_trt_node.replay.bag_detect import OFFLINE_OPTIONS, detect_in_bag, image_connections, read_pictures
 from yolo_trt_node.replay.bags import BagError, flush_to_disk, open_bag, typestore
-from yolo_trt_node.replay.journal import Picture
-from yolo_trt_node.replay.label_choice import Choice, Shot, choose, judge, validation
+from yolo_trt_node.replay.journal import BagImage
+from yolo_trt_node.replay.label_choice import AnsweredImage, ChosenImage, choose_images, judge, validation
 from yolo_trt_node.replay.label_set import entries, write_image, write_labels
-from yolo_trt_node.replay.progress import Progress
+from yolo_trt_node.replay.progress import ProgressLine
 
 _SMALL = (32, 24)  # width, height of the gray copies that tell similar images
 
@@ -99,7 +99,7 @@ class ChoiceOptions:
 
 
 @dataclass(frozen=True)
-class Made:
+class LabelOutcome:
     """What became of the bag.
 
     Attributes:
@@ -131,8 +131,8 @@ def make_set(
     detections_topic: str = "",
     names: Sequence[str] = (),
     max_pixels: int = 64_000_000,
-    thermal_range: str = AUTO,
-) -> Made:
+    thermal_range: str = AUTO_RANGE,
+) -> LabelOutcome:
     """Choose images of a bag and write them with their boxes.
 
     Args:
@@ -168,8 +168,8 @@ def make_set(
             readers = {c.topic: ImageReader(max_pixels, thermal_range) for c in connections}
             return enumerate(read_pictures(store, bag, connections, 0, readers, damage))
 
-        progress = Progress(total, 0, "the CPU: looked at")
-        shots: list[Shot] = []
+        progress = ProgressLine(total, 0, "the CPU: looked at")
+        shots: list[AnsweredImage] = []
         unreadable: Counter[tuple[str, str]] = Counter()
         unanswered = 0
         for number, picture in pictures():
@@ -199,7 +199,7 @@ def make_set(
         files = entries(labeled, held, options.ending)
         wanted = {entry.choice.shot.number: entry for entry in files}
         last = max(wanted)
-        progress = Progress(last + 1, 0, f"the CPU: {len(files)} of them are written")
+        progress = ProgressLine(last + 1, 0, f"the CPU: {len(files)} of them are written")
         for number, picture in pictures():
             if picture.frame is not None and number in wanted:
                 write_image(work, wanted[number], picture.frame.to_bgr())
@@ -214,7 +214,7 @@ def make_set(
     shutil.rmtree(work.parent)
     boxes = sum(len(entry.choice.shot.found) for entry in files)
     broken = damage[0] if damage else ""
-    return Made(len(files), sum(held), boxes, len(shots), unanswered, unreadable, broken)
+    return LabelOutcome(len(files), sum(held), boxes, len(shots), unanswered, unreadable, broken)
 
 
 def work_folder(output: Path) -> Path:
@@ -238,7 +238,7 @@ def flush_to_disk_all(folder: Path) -> None:
         flush_to_disk(path)
 
 
-def _shot(number: int, picture: Picture, frame: Frame, found: Detections) -> Shot:
+def _shot(number: int, picture: BagImage, frame: Frame, found: Detections) -> AnsweredImage:
     corners = found.boxes.copy()
     corners[:, 0::2] = corners[:, 0::2].clip(0, frame.width)
     corners[:, 1::2] = corners[:, 1::2].clip(0, frame.height)
@@ -248,14 +248,18 @@ def _shot(number: int, picture: Picture, frame: Frame, found: Detections) -> Sho
         cv2.cvtColor(frame.to_bgr(), cv2.COLOR_BGR2GRAY), _SMALL, interpolation=cv2.INTER_AREA
     ).astype(np.uint8)
     stamp_ns = time_of(stamp_of(picture.header), picture.log_ns)
-    return Shot(
+    return AnsweredImage(
         number, picture.topic, stamp_ns, picture.log_ns, frame.height, frame.width, clipped, small
     )  # fmt: skip
 
 
 def _chosen(
-    shots: Sequence[Shot], names: Sequence[str], options: ChoiceOptions, source: Path, detections: Path
-) -> list[Choice]:
+    shots: Sequence[AnsweredImage],
+    names: Sequence[str],
+    options: ChoiceOptions,
+    source: Path,
+    detections: Path,
+) -> list[ChosenImage]:
     if not shots:
         raise BagError(
             f"no image of {source} has the stamp of any detections in {detections}: are they of "
@@ -269,7 +273,7 @@ def _chosen(
     ]
     if options.even:
         judged = [choice._replace(score=0.0, why=()) for choice in judged]
-    chosen = choose(judged, options.most, options.difference, fill=options.fill or options.even)
+    chosen = choose_images(judged, options.most, options.difference, fill=options.fill or options.even)
     if not chosen:
         raise BagError(
             f"none of the {len(shots)} images of {source} is worth a look: raise --sure, or take "
@@ -278,10 +282,12 @@ def _chosen(
     return chosen
 
 
-def _believed(choice: Choice, least_score: float) -> Choice:
+def _believed(choice: ChosenImage, least_score: float) -> ChosenImage:
     shot = choice.shot
     values = {name: getattr(shot, name) for name in shot.__dataclass_fields__}
-    return choice._replace(shot=Shot(**values | {"found": shot.found[shot.found.scores >= least_score]}))
+    return choice._replace(
+        shot=AnsweredImage(**values | {"found": shot.found[shot.found.scores >= least_score]})
+    )
 
 
 def detect_first(source: Path, output: Path, settings: Settings, topics: Sequence[str]) -> Path:
@@ -345,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        settings = Settings.read(option_values(given, OPTIONS))
+        settings = Settings.read(option_values(given, OFFLINE_OPTIONS))
         choice = ChoiceOptions(
             given.most,
             given.sure,
@@ -434,7 +440,7 @@ def _parser() -> argparse.ArgumentParser:
         "--images", choices=("jpg", "png"), default=defaults.ending, help="files of the images (%(default)s)"
     )
     add_params_file(parser)
-    add_arguments(parser, OPTIONS)
+    add_arguments(parser, OFFLINE_OPTIONS)
     return parser
 
 

@@ -22,7 +22,7 @@ COMMIT_PERIOD_S = 1.0
 """A process that is killed loses at most the work of so long."""
 
 
-class Picture(NamedTuple):
+class BagImage(NamedTuple):
     """An image of the bag, decoded; ``frame`` is None where it cannot be read, and ``reason`` says why."""
 
     topic: str
@@ -52,7 +52,7 @@ class Result:
 class Answer(NamedTuple):
     """What was found in a picture, and the message that says so; ``None`` where it cannot be read."""
 
-    picture: Picture
+    picture: BagImage
     found: Detections | None
     message: bytes | None
 

@@ -20,7 +20,7 @@ _LEAST_REACH_PX = 8.0
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class AnsweredImage:
     """An image of the flight that was answered.
 
     Attributes:
@@ -56,7 +56,7 @@ class Reason(NamedTuple):
     text: str
 
 
-class Choice(NamedTuple):
+class ChosenImage(NamedTuple):
     """An image that was chosen.
 
     Attributes:
@@ -65,7 +65,7 @@ class Choice(NamedTuple):
         why: the reasons, strongest first.
     """
 
-    shot: Shot
+    shot: AnsweredImage
     score: float
     why: tuple[str, ...]
 
@@ -197,7 +197,7 @@ def overlaps(found: Detections) -> NDArray[np.float64]:
     return np.asarray(shared / np.maximum(areas[:, None] + areas[None] - shared, 1e-9), np.float64)
 
 
-def judge(shots: Sequence[Shot], names: Sequence[str], sure: float) -> list[Choice]:
+def judge(shots: Sequence[AnsweredImage], names: Sequence[str], sure: float) -> list[ChosenImage]:
     """Say of each image of one camera how much it is worth a look, and why.
 
     Args:
@@ -218,11 +218,13 @@ def judge(shots: Sequence[Shot], names: Sequence[str], sure: float) -> list[Choi
         )
         reasons = sorted((r for r in given if r is not None), key=lambda r: -r.strength)
         score = _together(np.array([r.strength for r in reasons]))
-        judged.append(Choice(shot, score, tuple(r.text for r in reasons)))
+        judged.append(ChosenImage(shot, score, tuple(r.text for r in reasons)))
     return judged
 
 
-def choose(judged: Sequence[Choice], most: int, difference: float, *, fill: bool = False) -> list[Choice]:
+def choose_images(
+    judged: Sequence[ChosenImage], most: int, difference: float, *, fill: bool = False
+) -> list[ChosenImage]:
     """Choose the images that are worth most, none of them too similar to another of its camera.
 
     Args:
@@ -234,10 +236,10 @@ def choose(judged: Sequence[Choice], most: int, difference: float, *, fill: bool
     Returns:
         The chosen ones in the order of the bag.
     """
-    chosen: list[Choice] = []
+    chosen: list[ChosenImage] = []
     seen: dict[str, list[NDArray[np.int16]]] = {}
 
-    def take(candidate: Choice) -> None:
+    def take(candidate: ChosenImage) -> None:
         small = candidate.shot.small.astype(np.int16)
         others = seen.setdefault(candidate.shot.topic, [])
         if not others or min(float(np.abs(small - other).mean()) for other in others) >= difference:
@@ -276,7 +278,7 @@ def validation(times_ns: Sequence[int], share: float) -> list[bool]:
     return [time in held for time in times_ns]
 
 
-def _near(shot: Shot, other: Shot) -> Detections | None:
+def _near(shot: AnsweredImage, other: AnsweredImage) -> Detections | None:
     return other.found if abs(shot.stamp_ns - other.stamp_ns) <= NEIGHBOR_S * 1e9 else None
 
 

@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from yolo_trt_node.boxes import NO_ID, Detections
-from yolo_trt_node.replay.label_choice import Choice
+from yolo_trt_node.replay.label_choice import ChosenImage
 
 SPLITS = ("train", "val")
 _JPEG_QUALITY = 95
@@ -32,10 +32,10 @@ class Entry(NamedTuple):
 
     name: str
     split: str
-    choice: Choice
+    choice: ChosenImage
 
 
-def entries(chosen: Sequence[Choice], held_out: Sequence[bool], ending: str) -> list[Entry]:
+def entries(chosen: Sequence[ChosenImage], held_out: Sequence[bool], ending: str) -> list[Entry]:
     """Name the images: camera, then stamp, so that sorted names are in the order of time.
 
     Args:

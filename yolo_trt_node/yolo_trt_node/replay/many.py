@@ -58,7 +58,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Job:
+class BagJob:
     """One bag to look at.
 
     Attributes:
@@ -111,7 +111,7 @@ def detect_in_bags(
     base = (sys.executable, "-m", "yolo_trt_node.replay.bag_detect")
     tail = ("--params-file", str(options.resolve()), *words)
     planned = [
-        Job(
+        BagJob(
             bag=bag,
             output=(folder / name).resolve(),
             command=(*base, str(bag.resolve()), "-o", str((folder / name).resolve()), *tail),
@@ -120,7 +120,7 @@ def detect_in_bags(
         for name, bag in _names(bags).items()
     ]
     outcomes: dict[Path, Outcome] = {}
-    left: list[Job] = []
+    left: list[BagJob] = []
     for job in planned:
         kept = _kept(job)
         if kept:
@@ -141,7 +141,7 @@ def detect_in_bags(
             )
     finally:
         ordered = [outcomes[job.bag] for job in planned if job.bag in outcomes]
-        write_summary(folder, ordered)
+        write_bags_summary(folder, ordered)
     return ordered
 
 
@@ -171,7 +171,7 @@ def _key(bag: Path, options: str, words: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _kept(job: Job) -> Outcome | None:
+def _kept(job: BagJob) -> Outcome | None:
     """Return what an earlier call made of the same bag with the same options, if that was finished."""
     try:
         found = Outcome(**json.loads(job.beside(".json").read_text()))
@@ -180,11 +180,11 @@ def _kept(job: Job) -> Outcome | None:
     return found if found.status == "done" and found.key == job.key and job.output.exists() else None
 
 
-def _by_processes(left: Sequence[Job], jobs: int) -> Iterator[tuple[Job, Outcome]]:
+def _by_processes(left: Sequence[BagJob], jobs: int) -> Iterator[tuple[BagJob, Outcome]]:
     """Work in processes of this machine, some at once, in the order given."""
     running: set[subprocess.Popen[bytes]] = set()
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures: dict[Future[Outcome], Job] = {pool.submit(_work, job, running): job for job in left}
+        futures: dict[Future[Outcome], BagJob] = {pool.submit(_work, job, running): job for job in left}
         try:
             while futures:
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
@@ -197,7 +197,7 @@ def _by_processes(left: Sequence[Job], jobs: int) -> Iterator[tuple[Job, Outcome
             raise
 
 
-def _by_ray(left: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
+def _by_ray(left: Sequence[BagJob], address: str) -> Iterator[tuple[BagJob, Outcome]]:
     """Work on a Ray cluster: one task a bag, on one CPU each; a worker that dies is replaced."""
     try:
         import ray
@@ -213,7 +213,7 @@ def _by_ray(left: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
         yield waiting.pop(done), ray.get(done)
 
 
-def _work(job: Job, running: set[subprocess.Popen[bytes]] | None = None) -> Outcome:
+def _work(job: BagJob, running: set[subprocess.Popen[bytes]] | None = None) -> Outcome:
     """Look at one bag; a failure is tried once more, since what was done is kept."""
     started = time.monotonic()
     report = job.beside(".report.json")
@@ -251,7 +251,7 @@ def _work(job: Job, running: set[subprocess.Popen[bytes]] | None = None) -> Outc
     )  # fmt: skip
 
 
-def _run(job: Job, report: Path, lock: int, running: set[subprocess.Popen[bytes]] | None) -> int:
+def _run(job: BagJob, report: Path, lock: int, running: set[subprocess.Popen[bytes]] | None) -> int:
     """Run one process to its end; return its exit status."""
     with job.beside(".log").open("ab") as log:
         process = subprocess.Popen(
@@ -281,7 +281,7 @@ def _read_report(report: Path) -> dict[str, int]:
         return {}
 
 
-def _reason(job: Job, status: int) -> str:
+def _reason(job: BagJob, status: int) -> str:
     """Say why a process failed."""
     if status in _STOPPED:
         return "stopped"
@@ -299,7 +299,7 @@ def _last_line(log: Path) -> str:
 _COLUMNS = tuple(entry.name for entry in fields(Outcome) if entry.name != "key")
 
 
-def write_summary(folder: Path, outcomes: Iterable[Outcome]) -> None:
+def write_bags_summary(folder: Path, outcomes: Iterable[Outcome]) -> None:
     """Write ``summary.csv`` and ``summary.html``: a row a bag, failed ones first in the page."""
     rows = [asdict(outcome) for outcome in outcomes]
     with (folder / "summary.csv").open("w", newline="") as file:

@@ -33,9 +33,9 @@ from rosgraph_msgs.msg import Clock
 
 from yolo_trt_node.replay.bags import BagError, begins_with_header, read_stamp, typestore, with_stamp
 from yolo_trt_node.replay.messages import IMAGE_TYPES
-from yolo_trt_node.replay.sources import Source, SourceError, Topic, open_source
+from yolo_trt_node.replay.sources import Recording, SourceError, Topic, open_source
 
-LOG_PERIOD_S = 10.0
+PLAYER_LOG_PERIOD_S = 10.0
 """How often it says how far it is, where nobody sits at a terminal."""
 
 # As a camera driver has it: reliable serves every kind of subscriber.
@@ -102,7 +102,7 @@ class Player:
         worst_delay_s: how late a message was at worst.
     """
 
-    def __init__(self, source: Source, store: Any, arguments: argparse.Namespace) -> None:
+    def __init__(self, source: Recording, store: Any, arguments: argparse.Namespace) -> None:
         """Create the publishers."""
         self._source = source
         self._store = store
@@ -224,7 +224,7 @@ class Player:
                 if self._arguments.summary:
                     stamps = read_stamp(message.data), read_stamp(data)
                     self.published[message.topic].append((*stamps, time.time_ns()))
-            if time.monotonic() - shown > (0.5 if sys.stderr.isatty() else LOG_PERIOD_S):
+            if time.monotonic() - shown > (0.5 if sys.stderr.isatty() else PLAYER_LOG_PERIOD_S):
                 shown = time.monotonic()
                 tell(f"playing {count}/{source.count or '?'}", passing=True)
         if not count:
@@ -354,7 +354,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        run(arguments)
+        play_recording(arguments)
     except (BagError, SourceError) as error:
         sys.exit(f"play_images: {error}")
     except KeyboardInterrupt:
@@ -363,7 +363,7 @@ def main() -> None:
         rclpy.try_shutdown()
 
 
-def run(arguments: argparse.Namespace) -> None:
+def play_recording(arguments: argparse.Namespace) -> None:
     """Play; the summary is written also where that is cut short."""
     store = typestore()
     with open_source(

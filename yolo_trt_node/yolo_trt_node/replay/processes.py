@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix
 
-from yolo_trt_node.dds import AUTO, profile_environment
+from yolo_trt_node.dds import AUTO_PROFILE, profile_environment
 
 STOP_PATIENCE_S = 10.0
 _SHOWN_LINES = 12
@@ -36,7 +36,7 @@ def dds_environment(domain: int, environment: Mapping[str, str] | None = None) -
         environment: what it would have; by default this process's.
     """
     base = dict(os.environ if environment is None else environment)
-    profile, _ = profile_environment(AUTO, base)
+    profile, _ = profile_environment(AUTO_PROFILE, base)
     return {
         **base,
         **profile,

@@ -9,7 +9,7 @@ _TERMINAL_PERIOD_S = 0.5
 _LOG_PERIOD_S = 10.0
 
 
-class Progress:
+class ProgressLine:
     """Says how far it is: on a terminal in one line, in a log now and then."""
 
     def __init__(self, total: int, done: int, backend: str) -> None:

@@ -20,7 +20,7 @@ from yolo_trt_node.replay.bag_files import FILES, Bag
 from yolo_trt_node.replay.bags import BagError, is_latched, open_bag
 from yolo_trt_node.replay.bags import messages as read_messages
 
-PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes of the image files that a folder's player takes."""
 
 # What a camera's side of a recording consists of; the rest of a bag would talk into the live system.
@@ -49,7 +49,7 @@ class Topic:
 
 
 @dataclass(frozen=True)
-class Message:
+class OutgoingMessage:
     """A message to publish.
 
     Attributes:
@@ -63,7 +63,7 @@ class Message:
     data: bytes
 
 
-class Source(Protocol):
+class Recording(Protocol):
     """A recording.
 
     Attributes:
@@ -82,7 +82,7 @@ class Source(Protocol):
     has_stamps: bool
     unreadable: int
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Iterator[OutgoingMessage]:
         """Read from the beginning."""
         ...
 
@@ -97,7 +97,7 @@ def open_source(
     frame_id: str = "camera",
     fps: float = 0.0,
     compressed: bool = False,
-) -> Iterator[Source]:
+) -> Iterator[Recording]:
     """Open a bag, a folder of images or a video.
 
     Args:
@@ -123,9 +123,9 @@ def open_source(
     elif topics:
         raise SourceError(f"{path} is no bag, so it has no topics to choose from; --topic names its own")
     elif path.is_dir():
-        yield FolderSource(path, Camera(store, name, frame_id, compressed), fps or 10.0)
+        yield FolderSource(path, PictureEncoder(store, name, frame_id, compressed), fps or 10.0)
     else:
-        yield VideoSource(path, Camera(store, name, frame_id, compressed), fps)
+        yield VideoSource(path, PictureEncoder(store, name, frame_id, compressed), fps)
 
 
 def is_bag(path: Path) -> bool:
@@ -179,7 +179,7 @@ class BagSource:
         frames = max((c.msgcount for c in self._connections), default=0)
         self.period_ns = round(bag.duration / (frames - 1)) if frames > 1 else _LONE_IMAGE_NS
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Iterator[OutgoingMessage]:
         """Read from the beginning."""
         for connection, time_ns, data in read_messages(self._bag, self._connections):
             if connection.topic in self._compress:
@@ -189,7 +189,7 @@ class BagSource:
                     self.unreadable += 1
                     print(f"{connection.topic}: {error}", file=sys.stderr)
                     continue
-            yield Message(self._names[connection.topic], time_ns, data)
+            yield OutgoingMessage(self._names[connection.topic], time_ns, data)
 
     def _compressed(self, data: bytes) -> bytes:
         # The limit is for compressed images.
@@ -197,7 +197,7 @@ class BagSource:
         return messages.compressed_image(self._store, header, "jpeg", to_jpeg(frame.to_bgr()))
 
 
-class Camera:
+class PictureEncoder:
     """Makes a camera's messages of pictures."""
 
     def __init__(self, store: Any, topic: str, frame_id: str, compressed: bool) -> None:
@@ -208,17 +208,19 @@ class Camera:
         self.topic = f"{topic}/compressed" if compressed else topic
         self.topics = {self.topic: Topic(messages.COMPRESSED_TYPE if compressed else messages.IMAGE_TYPE)}
 
-    def picture(self, time_ns: int, pixels: NDArray[np.uint8]) -> Message:
+    def picture(self, time_ns: int, pixels: NDArray[np.uint8]) -> OutgoingMessage:
         """Make the message of an H x W x 3 uint8 BGR picture taken at a time (nanoseconds)."""
         if self.compressed:
             return self.file(time_ns, "jpeg", to_jpeg(pixels))
         header = messages.header(self._store, time_ns, self._frame_id)
-        return Message(self.topic, time_ns, messages.image(self._store, header, pixels))
+        return OutgoingMessage(self.topic, time_ns, messages.image(self._store, header, pixels))
 
-    def file(self, time_ns: int, kind: str, data: bytes) -> Message:
+    def file(self, time_ns: int, kind: str, data: bytes) -> OutgoingMessage:
         """Make the message of a compressed picture; ``kind`` is ``jpeg`` or ``png``."""
         header = messages.header(self._store, time_ns, self._frame_id)
-        return Message(self.topic, time_ns, messages.compressed_image(self._store, header, kind, data))
+        return OutgoingMessage(
+            self.topic, time_ns, messages.compressed_image(self._store, header, kind, data)
+        )
 
 
 class FolderSource:
@@ -227,11 +229,13 @@ class FolderSource:
     has_stamps = False
     start_ns = 0
 
-    def __init__(self, folder: Path, camera: Camera, fps: float) -> None:
+    def __init__(self, folder: Path, camera: PictureEncoder, fps: float) -> None:
         """List the files."""
-        self._files = sorted((f for f in folder.iterdir() if f.suffix.lower() in PICTURES), key=_natural)
+        self._files = sorted(
+            (f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES), key=_natural
+        )
         if not self._files:
-            raise SourceError(f"{folder} is no bag and holds no images ({', '.join(PICTURES)})")
+            raise SourceError(f"{folder} is no bag and holds no images ({', '.join(PICTURE_SUFFIXES)})")
         self._camera = camera
         self._fps = fps
         self.period_ns = round(1e9 / fps)
@@ -239,7 +243,7 @@ class FolderSource:
         self.count = len(self._files)
         self.unreadable = 0
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Iterator[OutgoingMessage]:
         """Read from the beginning."""
         for index, file in enumerate(self._files):
             time_ns = round(index * 1e9 / self._fps)
@@ -262,7 +266,7 @@ class VideoSource:
     start_ns = 0
     unreadable = 0
 
-    def __init__(self, file: Path, camera: Camera, fps: float) -> None:
+    def __init__(self, file: Path, camera: PictureEncoder, fps: float) -> None:
         """Look at the file; ``fps`` 0 takes the file's own rate."""
         video = cv2.VideoCapture(str(file))
         opened, rate = video.isOpened(), video.get(cv2.CAP_PROP_FPS)
@@ -279,7 +283,7 @@ class VideoSource:
         self.topics = camera.topics
         self.count = max(0, int(count))
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Iterator[OutgoingMessage]:
         """Read from the beginning."""
         video = cv2.VideoCapture(str(self._file))
         try:
@@ -310,4 +314,4 @@ def _natural(file: Path) -> list[tuple[int, str]]:
     ]
 
 
-__all__ = ["BagError", "Message", "Source", "SourceError", "Topic", "open_source", "to_jpeg"]
+__all__ = ["BagError", "OutgoingMessage", "Recording", "SourceError", "Topic", "open_source", "to_jpeg"]

@@ -62,7 +62,7 @@ def summarise(
     return cameras
 
 
-def report(cameras: list[CameraSummary], bag: Path) -> str:
+def summary_lines(cameras: list[CameraSummary], bag: Path) -> str:
     """Say it in lines for the log."""
     lines = []
     for camera in cameras:
@@ -92,4 +92,4 @@ def write_summary(folder: Path, answers: Mapping[str, str]) -> str:
     (folder / "summary.json").write_text(
         json.dumps([{**asdict(camera), "dropped": camera.dropped} for camera in cameras], indent=1) + "\n"
     )
-    return report(cameras, folder / "bag")
+    return summary_lines(cameras, folder / "bag")

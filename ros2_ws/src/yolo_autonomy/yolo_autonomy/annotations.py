@@ -35,7 +35,7 @@ class Outline:
     corners: list[tuple[float, float]]
 
 
-def class_color(class_id: str) -> Color:
+def annotation_color(class_id: str) -> Color:
     """Return a bright color that is always the same for a class, and unlike its neighbours'."""
     number = int(class_id) if class_id.isdecimal() else sum(class_id.encode())
     # Steps by the golden ratio are never near a hue that was.
@@ -54,7 +54,7 @@ def outlines(items: Sequence[Candidate], target: Candidate | None = None) -> lis
         x, y, width, height = item.box
         # Foxglove's origin is the upper left pixel's corner, as that of vision_msgs' boxes.
         left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
-        color = TARGET_COLOR if item == target else class_color(item.class_id)
+        color = TARGET_COLOR if item == target else annotation_color(item.class_id)
         found.setdefault(color, []).extend(
             [
                 (left, top), (right, top), (right, top), (right, bottom),

@@ -11,7 +11,16 @@ from typing import Any
 from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo
 
 from yolo_autonomy.annotations import PARAMETERS, label, outlines
-from yolo_autonomy.nodes import LATCHED, RELIABLE, AdapterNode, Values, candidate, candidates, run, stamp_ns
+from yolo_autonomy.nodes import (
+    LATCHED,
+    RELIABLE,
+    AdapterNode,
+    Values,
+    candidate,
+    candidates,
+    run_node,
+    stamp_ns,
+)
 from yolo_autonomy.parameters import within
 from yolo_autonomy.target import Candidate
 
@@ -108,7 +117,7 @@ class ImageAnnotationsNode(AdapterNode):
 
 def main() -> None:
     """Run the node."""
-    run(ImageAnnotationsNode)
+    run_node(ImageAnnotationsNode)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from yolo_trt_node.replay.bags import BagError, messages, open_bag, typestore
 from yolo_trt_node.replay.messages import COMPRESSED_TYPE, IMAGE_TYPE, frame_from_cdr
 from yolo_trt_node.replay.sources import to_jpeg
 
-from yolo_autonomy.annotations import class_color, label
+from yolo_autonomy.annotations import annotation_color, label
 from yolo_autonomy.target import Candidate
 
 _BOXES, _PLACES = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/Detection3DArray"
@@ -123,7 +123,7 @@ class Shower:
 
 
 def _colors(found: Sequence[Candidate]) -> Any:
-    shares = np.array([class_color(item.class_id) for item in found]).reshape(-1, 3)
+    shares = np.array([annotation_color(item.class_id) for item in found]).reshape(-1, 3)
     return (shares * 255).astype(np.uint8)
 
 

@@ -42,7 +42,7 @@ _AHEAD_S = 1.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class FollowLimits:
     """How to follow, and what is never done.
 
     Attributes:
@@ -76,7 +76,7 @@ class Limits:
             )
 
 
-def follow(position: Floats, target: Floats | None, limits: Limits) -> tuple[Floats, float]:
+def follow(position: Floats, target: Floats | None, limits: FollowLimits) -> tuple[Floats, float]:
     """Return the velocity (3, NED, m/s) and the yaw (radians, NaN: as it is) that follow a target.
 
     Args:
@@ -96,7 +96,7 @@ def follow(position: Floats, target: Floats | None, limits: Limits) -> tuple[Flo
     return _fenced(position, velocity, limits), yaw
 
 
-def _fenced(position: Floats, velocity: Floats, limits: Limits) -> Floats:
+def _fenced(position: Floats, velocity: Floats, limits: FollowLimits) -> Floats:
     """Take away what would lead out of the limits, and lead back into them."""
     if not np.isfinite(position).all():
         return np.zeros(3)

@@ -100,7 +100,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class TargetRanging:
     """How a target's place is found.
 
     Attributes:

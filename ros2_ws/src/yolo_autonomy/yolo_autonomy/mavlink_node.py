@@ -13,9 +13,9 @@ from std_msgs.msg import String
 from vision_msgs.msg import Detection2D
 
 from yolo_autonomy.frames import Mount
-from yolo_autonomy.landing import Sighting, is_cut
+from yolo_autonomy.landing import TargetRanging, is_cut
 from yolo_autonomy.mavlink import PARAMETERS, Link
-from yolo_autonomy.nodes import LATCHED, RELIABLE, CameraNode, Values, candidate, run, stamp_ns
+from yolo_autonomy.nodes import LATCHED, RELIABLE, CameraNode, Values, candidate, run_node, stamp_ns
 from yolo_autonomy.parameters import within
 from yolo_autonomy.target import COASTING, TRACKING
 
@@ -66,7 +66,7 @@ class MavlinkTarget(CameraNode):
             raise ValueError(f"camera_offset is {list(offset)}; it must be three numbers in metres")
         if values["autopilot"] not in ("auto", "px4", "ardupilot"):
             raise ValueError(f"autopilot is {values['autopilot']!r}; it must be auto, px4 or ardupilot")
-        sighting = Sighting(
+        sighting = TargetRanging(
             Mount(turns["pitch"], turns["yaw"], turns["roll"], (offset[0], offset[1], offset[2])),
             values["distance_from"],
             within(values, "target_height", -1000, 10_000),
@@ -106,7 +106,7 @@ class MavlinkTarget(CameraNode):
 
 def main() -> None:
     """Run the node."""
-    run(MavlinkTarget)
+    run_node(MavlinkTarget)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def candidates(message: Detection2DArray) -> list[tuple[Candidate, Detection2D]]
     return [(item, detection) for item, detection in read if item is not None]
 
 
-def run(make: Callable[[], AdapterNode]) -> None:
+def run_node(make: Callable[[], AdapterNode]) -> None:
     """Run a node until SIGINT or SIGTERM; end with status 1 and a line where it cannot start."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print((sys.modules[make.__module__].__doc__ or "").strip())

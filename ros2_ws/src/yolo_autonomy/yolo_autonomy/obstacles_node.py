@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from yolo_autonomy.frames import Floats
-from yolo_autonomy.nodes import LATCHED, RELIABLE, AdapterNode, Values, run, stamp_ns
+from yolo_autonomy.nodes import LATCHED, RELIABLE, AdapterNode, Values, run_node, stamp_ns
 from yolo_autonomy.obstacles import PARAMETERS, Extent, Obstacle, ObstacleMap
 from yolo_autonomy.parameters import texts, within
 
@@ -96,7 +96,7 @@ def cloud(header: Header, points: Floats) -> PointCloud2:
 
 def main() -> None:
     """Run the node."""
-    run(ObstacleCloud)
+    run_node(ObstacleCloud)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import numpy as np
 from rclpy.clock import Clock, ClockType
 from vision_msgs.msg import Detection2D
 
-from yolo_autonomy.follow import PARAMETERS, Limits, follow
+from yolo_autonomy.follow import PARAMETERS, FollowLimits, follow
 from yolo_autonomy.frames import Floats, Mount
-from yolo_autonomy.landing import Sight, Sighting, Vehicle, is_cut
-from yolo_autonomy.nodes import NEWEST, RELIABLE, CameraNode, Values, candidate, run, stamp_ns
+from yolo_autonomy.landing import Sight, TargetRanging, Vehicle, is_cut
+from yolo_autonomy.nodes import NEWEST, RELIABLE, CameraNode, Values, candidate, run_node, stamp_ns
 from yolo_autonomy.parameters import within
 
 _PERIOD_S = 0.1  # PX4 asks for more than 2 Hz
@@ -86,9 +86,11 @@ class Px4Target(CameraNode):
             raise ValueError(f"camera_offset is {list(offset)}; it must be three numbers in metres")
         if values["distance_from"] == "rangefinder":
             raise ValueError("distance_from is 'rangefinder'; it must be one of position, size, none")
-        limits = Limits(**{name: within(values, name, low, high) for name, (low, high) in _RANGES.items()})
+        limits = FollowLimits(
+            **{name: within(values, name, low, high) for name, (low, high) in _RANGES.items()}
+        )
         lost_s = within(values, "lost_s", 0.1, 10)
-        self._sighting = Sighting(
+        self._sighting = TargetRanging(
             Mount(turns["pitch"], turns["yaw"], turns["roll"], (offset[0], offset[1], offset[2])),
             values["distance_from"],
             within(values, "target_height", -1000, 10_000),
@@ -175,7 +177,7 @@ class Px4Target(CameraNode):
 
 def main() -> None:
     """Run the node."""
-    run(Px4Target)
+    run_node(Px4Target)
 
 
 if __name__ == "__main__":

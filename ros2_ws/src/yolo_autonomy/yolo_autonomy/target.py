@@ -45,7 +45,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class TargetChoice:
     """What may become the target.
 
     Attributes:
@@ -97,13 +97,13 @@ class Selector:
         target: as last seen, while tracking or coasting.
     """
 
-    choice: Choice = field(default_factory=Choice)
+    choice: TargetChoice = field(default_factory=TargetChoice)
     names: dict[str, str] = field(default_factory=dict)
     state: str = SEARCHING
     target: Candidate | None = None
     _seen_ns: int = 0
 
-    def choose(self, choice: Choice) -> None:
+    def choose(self, choice: TargetChoice) -> None:
         """Take another choice; a target that it still admits stays the target."""
         kept = self.target is not None and self._admits(self.target, choice, 0.0)
         self.choice = choice
@@ -173,7 +173,7 @@ class Selector:
         reach = self.choice.gate * max(target.box[2:])
         return nearest if math.dist(nearest.box[:2], target.box[:2]) <= reach else None
 
-    def _admits(self, item: Candidate, choice: Choice, min_score: float) -> bool:
+    def _admits(self, item: Candidate, choice: TargetChoice, min_score: float) -> bool:
         if choice.classes and not {item.class_id, self.names.get(item.class_id)} & set(choice.classes):
             return False
         return item.score >= min_score and choice.track_id in ("", item.track_id)

@@ -26,11 +26,11 @@ from yolo_autonomy.nodes import (
     CameraNode,
     Values,
     candidates,
-    run,
+    run_node,
     stamp_ns,
 )
 from yolo_autonomy.parameters import texts
-from yolo_autonomy.target import LOST, PARAMETERS, Candidate, Choice, Selector
+from yolo_autonomy.target import LOST, PARAMETERS, Candidate, Selector, TargetChoice
 
 # A range older than this is another place's.
 _RANGE_S = 0.5
@@ -67,7 +67,7 @@ class TargetSelection(CameraNode):
 
     def _choose(self, values: Values) -> None:
         self._selector.choose(
-            Choice(
+            TargetChoice(
                 classes=texts(values["classes"]),
                 track_id=values["track_id"],
                 min_score=values["min_score"],
@@ -161,7 +161,7 @@ class TargetSelection(CameraNode):
 
 def main() -> None:
     """Run the node."""
-    run(TargetSelection)
+    run_node(TargetSelection)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.toy_detector import write_toy_detector
 from yolo_trt_node.detector import ModelError, engines
-from yolo_trt_node.detector.engine_builder import Recipe
-from yolo_trt_node.detector.engines import EngineCache, Order
+from yolo_trt_node.detector.engine_builder import BuildSpec
+from yolo_trt_node.detector.engines import EngineCache, EngineRequest
 from yolo_trt_node.detector.onnx_file import read_header
 
 from yolo_trt_node import build_engine
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(
 
 
 def order(model, height, width, **changes):
-    recipe = Recipe("tensorrt_rtx", "fp32", height, width, compute_capability="8.6", **changes)
-    return Order(model, read_header(model), recipe, "real", "RTX of compute capability 8.6")
+    recipe = BuildSpec("tensorrt_rtx", "fp32", height, width, compute_capability="8.6", **changes)
+    return EngineRequest(model, read_header(model), recipe, "real", "RTX of compute capability 8.6")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,9 @@ def test_a_gpu_that_it_does_not_build_for_is_refused_with_those_that_it_does(tmp
 def test_a_strongly_typed_network_refuses_another_precision(tmp_path):
     toy = write_toy_detector(tmp_path / "toy.onnx")
     wanted = order(toy, 64, 64)
-    wrong = Order(toy, wanted.header, Recipe("tensorrt_rtx", "fp16", 64, 64), wanted.version, wanted.gpu)
+    wrong = EngineRequest(
+        toy, wanted.header, BuildSpec("tensorrt_rtx", "fp16", 64, 64), wanted.version, wanted.gpu
+    )
 
     with pytest.raises(ModelError, match="strongly typed: the precision is the ONNX file's, which is fp32"):
         EngineCache(tmp_path / "engines").get(wrong)

@@ -20,7 +20,7 @@ from yolo_trt_node.detector.backends.gpu import Gpu
 from yolo_trt_node.detector.backends.tensorrt_engine import SharedEngine, tell_precision
 from yolo_trt_node.detector.backends.tensorrt_session import TensorRtSession
 from yolo_trt_node.detector.card import ModelError
-from yolo_trt_node.detector.engine_builder import Recipe, is_strongly_typed, load_tensorrt
+from yolo_trt_node.detector.engine_builder import BuildSpec, is_strongly_typed, load_tensorrt
 from yolo_trt_node.detector.onnx_file import OnnxHeader, read_header
 from yolo_trt_node.detector.options import LoadOptions
 from yolo_trt_node.detector.suppression_cut import cut_suppression
@@ -42,7 +42,7 @@ _ADVICE = {
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetDevice:
     """A GPU that is not here, but that engines can be built for.
 
     Attributes:
@@ -101,7 +101,9 @@ class OnnxOnTensorRt:
         outputs: the graph's outputs.
     """
 
-    def __init__(self, path: Path, backend: str, trt: Any, gpu: Gpu | Target, options: LoadOptions) -> None:
+    def __init__(
+        self, path: Path, backend: str, trt: Any, gpu: Gpu | TargetDevice, options: LoadOptions
+    ) -> None:
         """Read the file's header; the GPU does nothing yet."""
         self.backend = backend
         self._path = path
@@ -146,7 +148,7 @@ class OnnxOnTensorRt:
     def close(self) -> None:
         """Nothing to give back: engines belong to their sessions."""
 
-    def engine(self, height: int, width: int) -> engines.Engine:
+    def engine(self, height: int, width: int) -> engines.SerializedEngine:
         """Return the engine for an input height and width in pixels from the cache, built if need be.
 
         Raises:
@@ -154,7 +156,7 @@ class OnnxOnTensorRt:
         """
         fixed = self.inputs[0].shape[0]
         batches = (fixed, fixed, fixed) if fixed else (1, self._options.max_batch, self._options.max_batch)
-        recipe = Recipe(
+        recipe = BuildSpec(
             self.backend,
             self._precision,
             height,
@@ -164,7 +166,7 @@ class OnnxOnTensorRt:
             self._gpu.compute_capability,
         )
         return self._cache.get(
-            engines.Order(
+            engines.EngineRequest(
                 self._path,
                 self._header,
                 recipe,

@@ -73,7 +73,9 @@ class SharedEngine:
     # Never taken by what a finaliser calls: the collector may run one inside `load`, in the same thread.
     _loading = threading.Lock()
 
-    def __init__(self, trt: Any, gpu: Gpu, stored: engines.Engine, *, trust: bool, graphs: bool) -> None:
+    def __init__(
+        self, trt: Any, gpu: Gpu, stored: engines.SerializedEngine, *, trust: bool, graphs: bool
+    ) -> None:
         """Use `SharedEngine.load`."""
         self.gpu = gpu
         self._stored = stored
@@ -100,7 +102,7 @@ class SharedEngine:
 
     @classmethod
     def load(
-        cls, trt: Any, gpu: Gpu, stored: engines.Engine, *, trust: bool = False, graphs: bool = True
+        cls, trt: Any, gpu: Gpu, stored: engines.SerializedEngine, *, trust: bool = False, graphs: bool = True
     ) -> SharedEngine:
         """Deserialise an engine, or return the one that is loaded already.
 
