@@ -23,7 +23,8 @@ from typing import Any
 from rich.console import Console
 
 from yolo_compress import ultralytics_env  # noqa: F401  (must come before any import of Ultralytics)
-from yolo_compress.config.sections import Recipe, Training
+from yolo_compress.config.base import Training
+from yolo_compress.config.sections import Recipe
 from yolo_compress.data.source import prepare_source
 from yolo_compress.training import StageContext, StageTrainer, bf16_instructions
 

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from yolo_compress import load_recipe
 from yolo_compress.checkpoints import save_model
-from yolo_compress.config.sections import Distill, required
+from yolo_compress.config.base import required
+from yolo_compress.config.techniques import Distill
 from yolo_compress.distillation.trainer import Connectors, DistillationTrainer, Distiller, detect_widths
 from yolo_compress.training import StageContext, train
 

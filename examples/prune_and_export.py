@@ -5,7 +5,7 @@ from pathlib import Path
 
 from yolo_compress import UserError, export_onnx, prune
 from yolo_compress.checkpoints import load_model, save_model
-from yolo_compress.config.sections import Prune
+from yolo_compress.config.techniques import Prune
 
 
 def main(checkpoint: str, onnx: str, input_size: str = "640") -> None:

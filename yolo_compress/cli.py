@@ -233,7 +233,7 @@ def prune(
     """Remove channels from a checkpoint; the result opens in any Ultralytics. Fine-tune it by `distill`."""
     from yolo_compress.checkpoints import load_model, save_model
     from yolo_compress.config.loading import load_section
-    from yolo_compress.config.sections import Prune
+    from yolo_compress.config.techniques import Prune
     from yolo_compress.errors import explained_disk_errors
     from yolo_compress.pruning.pruner import Bench
     from yolo_compress.pruning.pruner import prune as remove_channels

@@ -337,8 +337,7 @@ def collect(arms: Arms) -> ComparisonResult:
 def _shown(arms: Arms) -> dict[str, Recipe]:
     """Return the arms, and the dense model that they start and learn from where it is none of them."""
     base = arms.base
-    nothing = {"sparsify": None, "prune": None, "student": None, "distill": None}
-    teacher = base.model_copy(update=nothing)
+    teacher = base.model_copy(update={key: None for key in Recipe.stage_sections() if key != "teacher"})
     if TEACHER in arms.recipes or plan(base)[-1].name == "dense":
         return arms.recipes
     return {TEACHER: teacher, **arms.recipes}

@@ -11,7 +11,7 @@ import yaml
 
 from yolo_compress import files
 from yolo_compress.checkpoints import load_model
-from yolo_compress.config.sections import Dense
+from yolo_compress.config.techniques import Dense
 from yolo_compress.errors import UserError
 from yolo_compress.stages import Stage, StageModel, epochs
 from yolo_compress.training import StageContext, StageTrainer, train

@@ -19,7 +19,8 @@ import torch
 
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import load_recipe
-from yolo_compress.config.sections import Dense, Export, Prune, Recipe
+from yolo_compress.config.sections import Export, Recipe
+from yolo_compress.config.techniques import Dense, Prune
 from yolo_compress.data.description import Description
 from yolo_compress.data.labelled import Split, beside, read_split
 from yolo_compress.dense import architecture

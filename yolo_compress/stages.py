@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_compress import files
-from yolo_compress.config.sections import Recipe, Section, Training
+from yolo_compress.config.base import Section, Training
+from yolo_compress.config.sections import Recipe
 from yolo_compress.training import StageContext
 from yolo_compress.versions import versions
 

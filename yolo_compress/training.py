@@ -26,7 +26,8 @@ from torch import nn
 
 from yolo_compress import files
 from yolo_compress.checkpoints import trained_model
-from yolo_compress.config.sections import Recipe, Section, Training
+from yolo_compress.config.base import Section, Training
+from yolo_compress.config.sections import Recipe
 from yolo_compress.devices import check_device
 from yolo_compress.errors import UserError
 from yolo_compress.interrupts import end_if_interrupted, interrupts_heard

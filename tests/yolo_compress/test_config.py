@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from yolo_compress.config.loading import load_comparison, load_recipe
-from yolo_compress.config.sections import Distill
+from yolo_compress.config.techniques import Distill
 from yolo_compress.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]

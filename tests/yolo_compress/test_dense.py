@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yolo_compress.config.sections import Dense
+from yolo_compress.config.techniques import Dense
 from yolo_compress.dense import architecture, require_architecture
 from yolo_compress.errors import UserError
 

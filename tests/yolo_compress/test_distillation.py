@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.squares import make_model, make_recipe
 
 from yolo_compress.checkpoints import load_model, save_model
-from yolo_compress.config.sections import Distill, Training
+from yolo_compress.config.base import Training
+from yolo_compress.config.techniques import Distill
 from yolo_compress.distillation import trainer as distillation
 from yolo_compress.distillation.trainer import (
     Connectors,

@@ -12,7 +12,7 @@ from support.gloo import DistributedDistillationTrainer, DistributedSparsityTrai
 from support.squares import make_recipe
 
 from yolo_compress.checkpoints import load_model, save_model
-from yolo_compress.config.sections import Training
+from yolo_compress.config.base import Training
 from yolo_compress.distillation.trainer import DistillationTrainer
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.pruner import prune_uniformly

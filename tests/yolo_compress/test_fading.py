@@ -10,7 +10,9 @@ import torch
 from rich.console import Console
 from support.squares import enliven, make_model
 
-from yolo_compress.config.sections import Prune, Recipe, Sparsify, Training
+from yolo_compress.config.base import Training
+from yolo_compress.config.sections import Recipe
+from yolo_compress.config.techniques import Prune, Sparsify
 from yolo_compress.pruning.pruner import Pruned, prune, silent_channels
 from yolo_compress.pruning.surgery import Surgery
 from yolo_compress.sparsity.fading import FadeTrainer, places_of, turn_down, volume

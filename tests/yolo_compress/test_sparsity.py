@@ -14,7 +14,9 @@ from rich.console import Console
 from support.squares import make_model
 from torch import nn
 
-from yolo_compress.config.sections import Prune, Recipe, Training
+from yolo_compress.config.base import Training
+from yolo_compress.config.sections import Recipe
+from yolo_compress.config.techniques import Prune
 from yolo_compress.pruning.importance import group_norm, importances
 from yolo_compress.pruning.surgery import Surgery
 from yolo_compress.sparsity.trainer import (

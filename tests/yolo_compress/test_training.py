@@ -16,7 +16,7 @@ from rich.console import Console
 
 from yolo_compress import training as training_module
 from yolo_compress.checkpoints import load_model, save_model
-from yolo_compress.config.sections import Training
+from yolo_compress.config.base import Training
 from yolo_compress.devices import check_device
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.budget import count_params

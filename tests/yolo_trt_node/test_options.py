@@ -129,7 +129,7 @@ def test_a_rate_that_silences_the_cameras_is_refused(rate):
 
 
 def test_pruning_measures_on_the_backends_that_the_detector_has():
-    from yolo_compress.config.sections import Prune
+    from yolo_compress.config.techniques import Prune
 
     for backend in ("auto", *BACKENDS):
         assert Prune(target={"params": 0.5}, backend=backend).backend == backend

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from yolo_compress.config.sections import Comparison, Recipe, SectionType
+from yolo_compress.config.base import SectionType
+from yolo_compress.config.sections import Comparison, Recipe
 from yolo_compress.errors import UserError
 from yolo_compress.yaml_files import parse_yaml, read_yaml
 
@@ -23,7 +24,7 @@ SHIPPED = Path(__file__).parents[1]
 _RECIPES = SHIPPED / "recipes"
 
 # What the arms of a comparison may differ in; the rest is the protocol.
-ARM_KEYS = ("teacher", "student", "sparsify", "prune", "distill", "input_size")
+ARM_KEYS = (*Recipe.stage_sections(), "input_size")
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _found(model: str) -> str:
 
 def _recipe(content: dict[str, Any], what: str) -> Recipe:
     """Validate a recipe, find its models and fill the placeholders of its output folder."""
-    for name in ("teacher", "student"):
+    for name in Recipe.stage_sections():
         section = content.get(name)
         if isinstance(section, dict) and isinstance(section.get("model"), str):
             section["model"] = _found(section["model"])

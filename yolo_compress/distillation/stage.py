@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolo_compress.config.sections import Distill
+from yolo_compress.config.techniques import Distill
 from yolo_compress.distillation.trainer import distill
 from yolo_compress.stages import Stage, StageModel, epochs
 from yolo_compress.training import StageContext

@@ -16,7 +16,8 @@ from torch import distributed, nn
 from torch.nn import functional
 
 from yolo_compress.checkpoints import load_model
-from yolo_compress.config.sections import Distill, required
+from yolo_compress.config.base import required
+from yolo_compress.config.techniques import Distill
 from yolo_compress.errors import UserError
 from yolo_compress.training import StageContext, StageTrainer, train
 

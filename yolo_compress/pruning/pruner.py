@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from yolo_compress.checkpoints import save_model
-from yolo_compress.config.sections import Prune
+from yolo_compress.config.techniques import Prune
 from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
 from yolo_compress.export.export import export_onnx

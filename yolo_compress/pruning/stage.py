@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from yolo_compress.checkpoints import load_model
-from yolo_compress.config.sections import Prune
+from yolo_compress.config.techniques import Prune
 from yolo_compress.pruning.pruner import Bench, prune
 from yolo_compress.stages import Stage, StageModel
 from yolo_compress.training import StageContext

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from yolo_compress.config.sections import Recipe
 from yolo_compress.dense import DenseStage, architecture
@@ -20,19 +21,41 @@ TRAINING_BYTES = 2 * 16
 KEPT_BYTES = 2 * 4
 
 
+class Step(NamedTuple):
+    """A line of the plan.
+
+    Attributes:
+        key: of the section in the recipe; the step is left out where that is.
+        name: of the stage and its folder.
+        stage: what does it.
+        parents: names of the stages whose models it reads; "" is the one before.
+    """
+
+    key: str
+    name: str
+    stage: type[Stage]
+    parents: tuple[str, ...] = ()
+
+
+# In the order of the work.
+STEPS = (
+    Step("teacher", "dense", DenseStage),
+    Step("sparsify", "sparse", SparseStage, ("",)),
+    Step("prune", "pruned", PrunedStage, ("",)),
+    Step("student", "student", DenseStage),
+    Step("distill", "distilled", DistilledStage, ("", "dense")),
+)
+
+
 def plan(recipe: Recipe) -> tuple[Stage, ...]:
     """Return the stages of a recipe in order; the first is the dense model, the last the result."""
-    dense = DenseStage("dense", recipe.teacher, recipe)
-    stages: list[Stage] = [dense]
-    if recipe.sparsify:
-        stages.append(SparseStage("sparse", recipe.sparsify, recipe, (stages[-1],)))
-    if recipe.prune:
-        stages.append(PrunedStage("pruned", recipe.prune, recipe, (stages[-1],)))
-    if recipe.student:
-        stages.append(DenseStage("student", recipe.student, recipe))
-    if recipe.distill:
-        stages.append(DistilledStage("distilled", recipe.distill, recipe, (stages[-1], dense)))
-    return tuple(stages)
+    stages: dict[str, Stage] = {}
+    for step in STEPS:
+        if section := getattr(recipe, step.key):
+            before = next(reversed(stages), "")
+            parents = tuple(stages[name or before] for name in step.parents)
+            stages[step.name] = step.stage(step.name, section, recipe, parents)
+    return tuple(stages.values())
 
 
 def check_devices(stages: Sequence[Stage]) -> None:

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from yolo_compress import files
 from yolo_compress.checkpoints import load_model
-from yolo_compress.config.sections import Export, Recipe, Section
+from yolo_compress.config.base import Section
+from yolo_compress.config.sections import Export, Recipe
 from yolo_compress.data.source import RunData
 from yolo_compress.errors import UserError, explained_disk_errors
 from yolo_compress.export.card import read_card

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolo_compress.config.sections import Sparsify, required
+from yolo_compress.config.base import required
+from yolo_compress.config.techniques import Sparsify
 from yolo_compress.distillation.trainer import DistillationTrainer
 from yolo_compress.pruning.pruner import Bench, prune
 from yolo_compress.pruning.surgery import Surgery

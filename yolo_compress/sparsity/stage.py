@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolo_compress.config.sections import Sparsify
+from yolo_compress.config.techniques import Sparsify
 from yolo_compress.sparsity.trainer import sparsify
 from yolo_compress.stages import Stage, StageModel, epochs
 from yolo_compress.training import StageContext

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from yolo_compress import files
-from yolo_compress.config.sections import Prune, Training, required
+from yolo_compress.config.base import Training, required
+from yolo_compress.config.techniques import Prune
 from yolo_compress.pruning.importance import group_norm
 from yolo_compress.pruning.surgery import coupled_gammas
 from yolo_compress.training import StageContext, StageTrainer, train

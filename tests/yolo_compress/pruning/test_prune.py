@@ -8,7 +8,7 @@ import torch
 from support.squares import enliven, make_model
 from torch import nn
 
-from yolo_compress.config.sections import Prune
+from yolo_compress.config.techniques import Prune
 from yolo_compress.errors import UserError
 from yolo_compress.measure.latency import Latency
 from yolo_compress.pruning import pruner

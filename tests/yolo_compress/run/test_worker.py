@@ -13,20 +13,26 @@ from support.squares import make_recipe
 
 from yolo_compress import files
 from yolo_compress.checkpoints import load_model
-from yolo_compress.config.sections import Recipe, Section
+from yolo_compress.config.base import StageSection, Training
+from yolo_compress.config.sections import Recipe
 from yolo_compress.data.source import RunData
 from yolo_compress.errors import UserError
-from yolo_compress.run import worker
+from yolo_compress.run import plan, worker
 from yolo_compress.run.recipe import claimed
 from yolo_compress.run.record import LOCK, RECIPE, memo
 from yolo_compress.stages import Stage, StageModel
 from yolo_compress.training import StageContext
 
 
-class Blurring(Section):
+class Blurring(StageSection):
     """The section of a stage that no recipe has."""
 
     strength: float = 0.5
+    train: Training | None = None
+
+    def fit(self, recipe: Recipe) -> None:
+        if not recipe.distill:
+            raise ValueError("`blur` needs something to distill into")
 
 
 class Blurred(Stage):
@@ -72,6 +78,26 @@ def test_a_new_stage_is_its_own_class_and_nothing_else(recipe: Recipe, checkpoin
     assert Blurred.done == 2
     stage = Blurred("blurred", Blurring(), recipe, (Stage("dense", Blurring(), recipe),))
     assert (stage.kind, stage.describe()) == ("dense", "blurred by 0.5")
+
+
+def test_a_new_stage_is_its_section_and_one_line_of_the_plan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dataset: Path
+) -> None:
+    class Longer(Recipe):
+        blur: Blurring | None = None
+
+    monkeypatch.setattr(plan, "STEPS", (*plan.STEPS, plan.Step("blur", "blurred", Blurred, ("", "dense"))))
+    plain = make_recipe(tmp_path / "out", dataset).model_dump()
+    assert "blurred" not in {stage.name for stage in plan.plan(Longer.model_validate(plain))}
+    recipe = Longer.model_validate({**plain, "blur": {"strength": 0.1, "train": plain["distill"]["train"]}})
+    assert recipe.epochs == make_recipe(tmp_path / "out", dataset).epochs + 1
+    assert "blur" in Longer.stage_sections()
+    *before, last = plan.plan(recipe)
+    assert last.describe() == "blurred by 0.1"
+    assert last.parents == (before[-1], before[0])
+    plain["distill"] = plain["prune"] = plain["sparsify"] = None
+    with pytest.raises(ValueError, match="`blur` needs something to distill into"):
+        Longer.model_validate({**plain, "blur": {}})
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "another"])
