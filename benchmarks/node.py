@@ -35,7 +35,7 @@ import psutil
 from detector import export, load_frames  # the benchmark beside this one
 from node_process import PATIENCE_S, Operator, running_node, use_domain
 from yolo_trt_node.detector import Detector, DetectorOptions
-from yolo_trt_node.node.memory import keep_freed_images
+from yolo_trt_node.memory import keep_freed_images
 
 UNLOADED_HZ, OVERLOAD_HZ = 2.0, 30.0
 SETTLE_S = 1.0

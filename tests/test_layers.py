@@ -29,7 +29,7 @@ LAYERS = {
         ("demo", "doctor", "cli"),
     ),
     "yolo_trt_node": (
-        ("options", "boxes", "dds"),
+        ("options", "boxes", "dds", "memory"),
         ("images", "cdr", "drawing", "projection"),
         ("detector", "tracking"),
         ("health",),

@@ -33,7 +33,7 @@ from yolo_trt_node.node.camera import AnyImage, CameraChannel
 from yolo_trt_node.node.ground import GroundProjection
 from yolo_trt_node.node.health import Health
 from yolo_trt_node.node.life_cycle import Transitions
-from yolo_trt_node.node.memory import keep_freed_images
+from yolo_trt_node.memory import give_back_freed, keep_freed_images
 from yolo_trt_node.node.messages import label_info, vision_info
 from yolo_trt_node.node.pipeline import Pipeline
 from yolo_trt_node.node.qos import create_publisher, latched_qos
@@ -240,6 +240,7 @@ class DetectorNode(LifecycleNode):
             raise
         except Exception as error:
             raise ModelError(f"{detector.path}: the model loads but does not run: {error}") from error
+        give_back_freed()
         for topic, kind in (("label_info", LabelInfo), ("vision_info", VisionInfo)):
             self._outputs[topic] = create_publisher(self, kind, topic, latched_qos())
         for name in parameters.camera_names(settings.node.cameras):

@@ -1,7 +1,8 @@
-"""Where the memory of images comes from; no ROS, and nothing heavy: it is imported before anything else."""
+"""What glibc keeps of freed memory; no ROS, and nothing heavy: it is imported before anything else."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
@@ -38,3 +39,12 @@ def keep_freed_images() -> bool:
     return bool(
         mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_ABOVE_BYTES)
     )
+
+
+def give_back_freed() -> None:
+    """Return freed memory to the system; call it when a model has been loaded, or replaced by another.
+
+    Loading takes some 20 MB more than is needed afterwards, which the thresholds above would keep for ever.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
