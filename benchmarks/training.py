@@ -26,7 +26,8 @@ from yolo_compress import ultralytics_env  # noqa: F401  (must come before any i
 from yolo_compress.config.base import Training
 from yolo_compress.config.sections import Recipe
 from yolo_compress.data.source import prepare_source
-from yolo_compress.training import StageContext, StageTrainer, bf16_instructions
+from yolo_compress.training import StageContext, StageTrainer
+from yolo_compress.training.bf16 import bf16_instructions
 
 WARMUP_STEPS = 2
 

@@ -11,7 +11,8 @@ from yolo_compress import load_recipe
 from yolo_compress.checkpoints import save_model
 from yolo_compress.config.base import required
 from yolo_compress.config.techniques import Distill
-from yolo_compress.distillation.trainer import Connectors, DistillationTrainer, Distiller, detect_widths
+from yolo_compress.distillation.distillers import Connectors, Distiller, detect_widths
+from yolo_compress.distillation.trainer import DistillationTrainer
 from yolo_compress.training import StageContext, train
 
 

@@ -130,6 +130,12 @@ def test_an_arrow_that_points_up_is_found(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize("package", LAYERS)
+def test_no_module_is_longer_than_one_reads(package: str) -> None:
+    lengths = {str(path): len(path.read_text().splitlines()) for path in PLACES[package].rglob("*.py")}
+    assert not {path: length for path, length in lengths.items() if length > 450}
+
+
+@pytest.mark.parametrize("package", LAYERS)
 def test_architecture_shows_the_same_table(package: str) -> None:
     text = (ROOT / "docs/ARCHITECTURE.md").read_text()
     shown = text.split(f"<!-- layers of {package} -->")[1].split("\n\n")[0].strip().splitlines()

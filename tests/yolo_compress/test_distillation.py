@@ -11,24 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.squares import make_model, make_recipe
 
-from yolo_compress.checkpoints import load_model, save_model
+from yolo_compress.checkpoints import load_model, save_model, trained_model
 from yolo_compress.config.base import Training
 from yolo_compress.config.techniques import Distill
 from yolo_compress.distillation import trainer as distillation
-from yolo_compress.distillation.trainer import (
-    Connectors,
-    DistillationTrainer,
-    FrozenTeacher,
+from yolo_compress.distillation.distillers import Connectors, FrozenTeacher, detect_widths, distiller_of
+from yolo_compress.distillation.losses import (
     cwd_loss,
-    detect_widths,
-    distill,
     distillation_rate,
-    distiller_of,
     object_cells,
     object_prior,
     rebalanced,
     response_loss,
 )
+from yolo_compress.distillation.trainer import DistillationTrainer, distill
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.pruner import prune_uniformly
 from yolo_compress.training import StageContext
@@ -346,7 +342,7 @@ def test_distillation_trains_the_student_and_leaves_no_trace_of_the_teacher(
     before = load_model(student)
     shapes = {k: v.shape for k, v in before.state_dict().items()}
     # The pruned architecture survives the trainer, and nothing was added to it.
-    for model in (trainer.model, trainer.ema.ema, trainer.result()):
+    for model in (trainer.model, trainer.ema.ema, trained_model(trainer.last)):
         assert {k: v.shape for k, v in model.state_dict().items()} == shapes
     assert not trainer.ema.ema.model[-1]._forward_pre_hooks
     assert getattr(trainer.ema.ema, "criterion", None) is None

@@ -14,14 +14,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from yolo_compress import training as training_module
-from yolo_compress.checkpoints import load_model, save_model
+from yolo_compress.checkpoints import load_model, save_model, trained_model
 from yolo_compress.config.base import Training
 from yolo_compress.devices import check_device
 from yolo_compress.errors import UserError
 from yolo_compress.pruning.budget import count_params
 from yolo_compress.pruning.pruner import prune_uniformly
-from yolo_compress.training import FullPrecisionLoss, StageContext, StageTrainer, train
+from yolo_compress.training import StageContext, StageTrainer, train
+from yolo_compress.training import trainer as training_module
+from yolo_compress.training.bf16 import FullPrecisionLoss
 
 from ultralytics.engine import trainer as trainer_module  # isort: skip
 from ultralytics.utils import DEFAULT_CFG_DICT  # isort: skip
@@ -69,7 +70,11 @@ def test_trainer_keeps_a_pruned_architecture(checkpoint: Path, context: StageCon
     save_model(pruned, tmp_path / "pruned.pt")
     trainer = StageTrainer.prepare(tmp_path / "pruned.pt", training(), context)
     trainer.train()
-    assert count_params(trainer.result()) == count_params(pruned) < count_params(load_model(checkpoint))
+    assert (
+        count_params(trained_model(trainer.last))
+        == count_params(pruned)
+        < count_params(load_model(checkpoint))
+    )
 
 
 def test_result_is_the_average_of_the_last_epoch_in_full_precision(
@@ -78,7 +83,7 @@ def test_result_is_the_average_of_the_last_epoch_in_full_precision(
     trainer = StageTrainer.prepare(checkpoint, training(epochs=2), context)
     trainer.train()
     assert trainer.epoch == 1
-    result, average = trainer.result().state_dict(), trainer.ema.ema.state_dict()
+    result, average = trained_model(trainer.last).state_dict(), trainer.ema.ema.state_dict()
     assert all(torch.equal(result[key], average[key]) for key in average)
     assert all(value.dtype == torch.float32 for value in result.values() if value.is_floating_point())
 
@@ -90,7 +95,7 @@ def test_training_is_deterministic_given_the_seed(context: StageContext) -> None
         trainer = StageTrainer.prepare("yolov8n.yaml", training(augment={"mosaic": 1.0}), context)
         trainer.train()
         files.append(context.folder / f"{number}.pt")
-        save_model(trainer.result(), files[-1])
+        save_model(trained_model(trainer.last), files[-1])
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

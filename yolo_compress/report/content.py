@@ -35,11 +35,11 @@ from yolo_compress.run.record import (
     read_record,
 )
 from yolo_compress.stages import Stage
+from yolo_compress.training.job import HISTORY
 
 from ultralytics.nn.modules import Conv  # isort: skip
 
 PAGE = "report.html"
-HISTORY = "history.json"
 # Images shown side by side.
 PICTURES_SHOWN = 3
 

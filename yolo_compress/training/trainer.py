@@ -12,25 +12,24 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from yolo_compress import files
 from yolo_compress.checkpoints import trained_model
-from yolo_compress.config.base import Section, Training
-from yolo_compress.config.sections import Recipe
+from yolo_compress.config.base import Training
 from yolo_compress.devices import check_device
 from yolo_compress.errors import UserError
 from yolo_compress.interrupts import end_if_interrupted, interrupts_heard
+from yolo_compress.training.bf16 import FullPrecisionLoss, bf16_instructions
+from yolo_compress.training.job import HISTORY, JOB, TRAINING, Job, StageContext, arguments_of
+from yolo_compress.training.progress import EpochProgress
 from yolo_compress.ultralytics_env import ULTRALYTICS_VERSION
 
 from ultralytics.models.yolo.detect import DetectionTrainer  # isort: skip
@@ -38,47 +37,7 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # isort: skip
 from ultralytics.utils import DEFAULT_CFG, RANK  # isort: skip
 from ultralytics.utils.torch_utils import init_seeds, unwrap_model  # isort: skip
 
-# In a stage's folder: what each process of a training reads, the losses, and Ultralytics' own folder.
-JOB = "job.json"
-HISTORY = "history.json"
-TRAINING = "training"
-
 AnyTrainer = TypeVar("AnyTrainer", bound="StageTrainer")
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """What a training needs besides its own section of the recipe.
-
-    Attributes:
-        recipe: the run's recipe.
-        data: the data set's description.
-        folder: the stage's folder; the training leaves ``history.json`` and Ultralytics' folder ``training``.
-        label: name of the stage on the progress display.
-        console: where progress is shown.
-        teacher: checkpoint of the model to learn from, where there is one.
-    """
-
-    recipe: Recipe
-    data: Path
-    folder: Path
-    label: str
-    console: Console
-    teacher: Path | None = None
-
-
-class Job(Section):
-    """The part of a ``Setting`` that Ultralytics' arguments do not hold.
-
-    It lies in a file beside the training because Ultralytics starts the processes of a distributed training
-    with its own arguments only.
-    """
-
-    recipe: Recipe
-    label: str
-    teacher: Path | None
-    accumulate: int
-    quiet: bool
 
 
 def train(
@@ -182,13 +141,9 @@ class StageTrainer(DetectionTrainer):
             quiet=context.console.quiet,
         )
         files.write(context.folder / JOB, job.model_dump_json(indent=2).encode())
-        trainer = cls(overrides={**_arguments(training, context), "model": str(model), **arguments})
+        trainer = cls(overrides={**arguments_of(training, context), "model": str(model), **arguments})
         trainer.console = context.console
         return trainer
-
-    def result(self) -> DetectionModel:
-        """Return the trained model: the moving average at the end of the last epoch, in fp32."""
-        return trained_model(self.last)
 
     # What a stage adds to its checkpoint.
 
@@ -430,116 +385,3 @@ class StageTrainer(DetectionTrainer):
         """Take the progress display away, also after an error."""
         if hasattr(self, "_progress"):
             self._progress.stop()
-
-
-class FullPrecisionLoss:
-    """Ultralytics' detection loss in fp32, whatever type a model under autocast answers in."""
-
-    def __init__(self, loss: Any) -> None:
-        self._loss = loss
-
-    def __call__(
-        self, predictions: Any, batch: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return what the wrapped loss does."""
-        with torch.autocast("cpu", enabled=False):
-            loss, items = self._loss(_in_fp32(predictions), batch)
-        return loss, items
-
-
-def _in_fp32(value: Any) -> Any:
-    """Return Detect's answer with every tensor in it as fp32."""
-    if isinstance(value, torch.Tensor):
-        return value.float()
-    if isinstance(value, dict):
-        return {key: _in_fp32(item) for key, item in value.items()}
-    return type(value)(_in_fp32(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def bf16_instructions() -> list[str]:
-    """Return which instructions for bf16 this machine's processor has, by Linux's names; most have none."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
-    return [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
-
-
-def _arguments(training: Training, context: StageContext) -> dict[str, Any]:
-    """Translate a recipe's section into Ultralytics' arguments."""
-    recipe = context.recipe
-    return {
-        "data": str(context.data),
-        "project": str(context.folder.resolve()),
-        "name": TRAINING,
-        "exist_ok": True,
-        "imgsz": recipe.input_size,
-        "device": recipe.device,
-        "workers": recipe.workers,
-        "cache": "ram" if recipe.cache else False,
-        "seed": recipe.seed,
-        "deterministic": True,
-        "epochs": training.epochs,
-        "batch": training.batch,
-        "nbs": training.batch,  # accumulation is StageTrainer.optimizer_step's
-        "optimizer": training.optimizer,
-        "lr0": training.lr,
-        "lrf": training.lr_final,
-        "momentum": training.momentum,
-        "weight_decay": training.weight_decay,
-        "warmup_epochs": training.warmup_epochs,
-        # At the default of 0.1 the first steps throw the biases of a short training far off.
-        "warmup_bias_lr": 0.0,
-        "close_mosaic": training.close_mosaic,
-        "max_det": 500,
-        "amp": recipe.amp,
-        "val": False,
-        "plots": False,
-        "patience": 0,
-        **{str(name): value for name, value in training.augment.items()},
-    }
-
-
-class EpochProgress:
-    """Progress of one training: a live bar on a terminal, one line an epoch elsewhere."""
-
-    def __init__(self, label: str, epochs: int, console: Console) -> None:
-        self._label, self._epochs, self._console = label, epochs, console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._started = time.monotonic()
-
-    def start(self, batches: int) -> None:
-        """Show an empty bar for ``batches`` batches an epoch."""
-        self._batches = batches
-        self._task = self._progress.add_task(self._label, total=batches * self._epochs, losses="")
-        self._progress.start()
-
-    def start_epoch(self, epoch: int) -> None:
-        """Show epoch ``epoch`` (from 0) as begun; not always the next one."""
-        self._progress.update(self._task, completed=epoch * self._batches)
-
-    def step(self) -> None:
-        """Advance by one batch."""
-        self._progress.advance(self._task)
-
-    def finish_epoch(self, epoch: int, losses: Mapping[str, torch.Tensor]) -> None:
-        """Show the mean losses of epoch ``epoch`` (from 0)."""
-        text = "  ".join(f"{name.removesuffix('_loss')} {float(value):.3f}" for name, value in losses.items())
-        self._progress.update(self._task, losses=text)
-        if not self._console.is_terminal:
-            seconds = time.monotonic() - self._started
-            self._console.print(f"{self._label}: epoch {epoch + 1}/{self._epochs}  {text}  {seconds:.0f} s")
-
-    def stop(self) -> None:
-        """Take the bar away."""
-        self._progress.stop()
