@@ -28,12 +28,12 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 
 from yolo_trt_node.detector import Detector, ModelError
 from yolo_trt_node.detector.engine_process import cancel_builds
+from yolo_trt_node.memory import give_back_freed, keep_freed_images
 from yolo_trt_node.node import parameters
 from yolo_trt_node.node.camera import AnyImage, CameraChannel
 from yolo_trt_node.node.ground import GroundProjection
 from yolo_trt_node.node.health import Health
 from yolo_trt_node.node.life_cycle import Transitions
-from yolo_trt_node.memory import give_back_freed, keep_freed_images
 from yolo_trt_node.node.messages import label_info, vision_info
 from yolo_trt_node.node.pipeline import Pipeline
 from yolo_trt_node.node.qos import create_publisher, latched_qos
