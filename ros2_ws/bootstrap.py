@@ -58,7 +58,7 @@ ROS_BUILD_WHEELS = (
     "rosidl-typesupport-introspection-cpp", "rpyutils",
 )  # fmt: skip
 # Interface packages that the wheels do not have.
-INTERFACES = ("foxglove_msgs", "tf2_msgs", "vision_msgs")
+INTERFACES = ("ffmpeg_image_transport_msgs", "foxglove_msgs", "tf2_msgs", "vision_msgs")
 BUILD_TOOLS = ("colcon-common-extensions", "catkin_pkg", "empy", "lark", "setuptools")
 # What the node and the replay tools import, beside ROS.
 NODE_PACKAGES = ("onnxruntime", "rosbags", "PyYAML")

@@ -56,7 +56,9 @@ def test_transforms_are_understood_by_everybody():
     assert {"type_name": "tf2_msgs/msg/TFMessage", "hash_string": released} in hashes
 
 
-@pytest.mark.parametrize("package", ["foxglove_msgs", "tf2_msgs", "vision_msgs"])
+@pytest.mark.parametrize(
+    "package", ["ffmpeg_image_transport_msgs", "foxglove_msgs", "tf2_msgs", "vision_msgs"]
+)
 def test_our_definition_is_out_of_reach_of_a_plain_colcon_build(package):
     interfaces = Path(__file__).parents[1] / "ros2_ws" / "interfaces"
     assert (interfaces / "COLCON_IGNORE").is_file()

@@ -188,6 +188,9 @@ def test_a_live_stream_is_decoded_whole_and_its_delay_told():
     assert not refused
     assert [index_of(f.frame) for f in frames] == [f.header.stamp.sec for f in frames]
     assert any("packets late" in line for line in told)
+    # What waits for a later packet has waited longer than the decoder worked on the last one.
+    assert all(f.delay_s >= f.seconds for f in frames)
+    assert any(f.delay_s > f.seconds for f in frames)
 
 
 def test_a_backlog_beyond_all_measure_is_a_gap():

@@ -1,5 +1,6 @@
 """What the node takes in: every encoding, compressed images, publishers that come, go and change."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 
 import cv2
@@ -125,7 +126,7 @@ def test_every_kind_of_encoding_is_answered_with_the_same_boxes(environment, cam
 class TestCompressed:
     @pytest.mark.parametrize(
         ("transport", "topic"),
-        [("auto", IMAGE), ("auto", f"{IMAGE}/compressed"), ("compressed", f"{IMAGE}/compressed")],
+        [("auto", IMAGE), ("compressed", f"{IMAGE}/compressed")],
     )
     def test_it_is_read_where_it_is_published(
         self, environment, cameras, without_camera, toy, transport, topic
@@ -134,6 +135,22 @@ class TestCompressed:
         with detector_node(environment, {"model": toy, "image_transport": transport}):
             assert len(answered(without_camera, camera, jpeg(scene())).detections) == 2
             assert len(answered(without_camera, camera, jpeg(scene(), 2, ".png")).detections) == 2
+
+    def test_foxgloves_images_are_read(self, environment, cameras, without_camera, toy):
+        foxglove = pytest.importorskip("foxglove_msgs.msg", reason="foxglove_msgs is not installed")
+        camera = cameras(f"{IMAGE}/compressed", foxglove.CompressedImage)
+        message = foxglove.CompressedImage(timestamp=Time(sec=4), frame_id="camera", format="jpeg")
+        message.data.frombytes(cv2.imencode(".jpg", scene())[1].tobytes())
+        with detector_node(environment, {"model": toy}):
+            assert wait_until(lambda: camera.get_subscription_count() > 0)
+
+            def heard() -> bool:
+                camera.publish(message)
+                return wait_until(lambda: bool(without_camera.detections), 1.0)
+
+            assert wait_until(heard)
+        answer = without_camera.detections[0]
+        assert (answer.header.stamp.sec, answer.header.frame_id, len(answer.detections)) == (4, "camera", 2)
 
     def test_a_bomb_and_a_cut_off_picture_are_named_and_the_next_good_one_answered(
         self, environment, cameras, without_camera, toy
@@ -276,30 +293,92 @@ class TestTime:
 
 
 class TestVideo:
-    @pytest.mark.parametrize("kind", [CompressedImage, Image])
-    def test_each_frame_is_answered_with_its_stamp_after_the_first_key_frame(
-        self, environment, cameras, without_camera, toy, kind
+    def test_every_kind_is_answered_frame_by_frame_after_the_first_key_frame(
+        self, environment, cameras, without_camera, toy
     ):
+        kinds = video_kinds()
         # The node may subscribe anew at any time, and then waits for a key frame.
-        packets = [data for _, data in video.encode([scene()] * 6, gop=1)]
+        packets = [data for _, data in video.encode([scene()] * 3, gop=1)]
         _, in_between = video.encode([scene()] * 4, gop=6)[3]
+        names = [f"eye{number}" for number in range(len(kinds))]
+        found = {name: [] for name in names}
+        for name in names:
+            without_camera.node.create_subscription(
+                Detection2DArray, f"/{name}/detections", found[name].append, 100
+            )
+        with detector_node(environment, {"model": toy, "cameras": f"[{','.join(names)}]"}) as node:
+            sending = {
+                name: cameras(f"/{name}/image{beside}", kind)
+                for name, (kind, beside, _) in zip(names, kinds, strict=True)
+            }
+            assert wait_until(lambda: all(camera.get_subscription_count() for camera in sending.values()))
 
-        def message(index, data):
-            made = kind(header=Header(stamp=Time(sec=1 + index), frame_id="camera"))
-            setattr(made, "format" if kind is CompressedImage else "encoding", "h264")
-            made.data.frombytes(data)
-            return made
-
-        with detector_node(environment, {"model": toy}) as node:
-            camera = cameras(kind=kind)
-            assert wait_until(lambda: camera.get_subscription_count() > 0)
+            def send(index: int, data: bytes) -> None:
+                for name, (_, _, make) in zip(names, kinds, strict=True):
+                    sending[name].publish(make(index, data))
 
             def refused() -> bool:  # published again where the node has just subscribed anew
-                camera.publish(message(50, in_between))
-                return "waiting for a key frame" in node.log
+                send(50, in_between)
+                return all(f"/{name}/image: waiting for a key frame" in node.log for name in names)
 
             assert wait_until(refused), node.log
+
+            def all_answered(stamp: int) -> bool:
+                return all(any(m.header.stamp.sec == stamp for m in found[name]) for name in names)
+
             for index, data in enumerate(packets):
-                answer = answered(without_camera, camera, message(index, data))
-                assert len(answer.detections) == 2
-            assert "decoding h264; each frame is there at once" in node.log
+
+                def answered_all(index=index, data=data) -> bool:
+                    send(index, data)
+                    return wait_until(lambda: all_answered(1 + index), 1.0)
+
+                assert wait_until(answered_all), node.log
+            for name in names:
+                assert all(len(m.detections) == 2 for m in found[name]), name
+                assert f"/{name}/image: decoding h264; each frame is there at once" in node.log
+
+
+def video_kinds() -> list[tuple[type, str, object]]:
+    """(message class, where it is published beside the topic, maker of a message of index and packet)."""
+
+    def header(index: int) -> Header:
+        return Header(stamp=Time(sec=1 + index), frame_id="camera")
+
+    def filled(message: object, data: bytes) -> object:
+        message.data.frombytes(data)
+        return message
+
+    kinds: list[tuple[type, str, object]] = [
+        (Image, "", lambda i, data: filled(Image(header=header(i), encoding="h264"), data)),
+        (
+            CompressedImage,
+            "/compressed",
+            lambda i, data: filled(CompressedImage(header=header(i), format="h264"), data),
+        ),
+    ]
+    with suppress(ImportError):
+        from ffmpeg_image_transport_msgs.msg import FFMPEGPacket
+
+        kinds.append(
+            (
+                FFMPEGPacket,
+                "/ffmpeg",
+                # As from an encoder that numbers its packets by their times, so that none is missed.
+                lambda i, data: filled(
+                    FFMPEGPacket(header=header(i), encoding="libx264;yuv420p;bgr8;bgr8", pts=33 * i), data
+                ),
+            )
+        )
+    with suppress(ImportError, AttributeError):
+        from foxglove_msgs.msg import CompressedVideo
+
+        kinds.append(
+            (
+                CompressedVideo,
+                "/foxglove",
+                lambda i, data: filled(
+                    CompressedVideo(timestamp=header(i).stamp, frame_id="camera", format="h264"), data
+                ),
+            )
+        )
+    return kinds

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from yolo_trt_node.health.diagnosis import Cause, Diagnosis
 from yolo_trt_node.health.jetson import BoardReading
-from yolo_trt_node.health.statistics import TrafficWindow
+from yolo_trt_node.health.statistics import VIDEO_DELAY, TrafficWindow
 from yolo_trt_node.options import option
 
 if TYPE_CHECKING:
@@ -352,6 +352,9 @@ def log_line(topic: str, window: TrafficWindow) -> str:
     inference_s = window.stage_s("inference")
     if inference_s is not None:
         line += f", inference {1e3 * inference_s:.0f} ms"
+    delay_s = window.stage_s(VIDEO_DELAY)
+    if delay_s is not None:
+        line += f", video delay {1e3 * delay_s:.0f} ms"
     return line
 
 

@@ -13,6 +13,8 @@ import numpy as np
 # A fuzzed camera gives a new reason with every image; beyond this many, they are counted together.
 REASONS_KEPT = 8
 OTHER_REASONS = "other reasons"
+VIDEO_DELAY = "video delay"
+"""The stage of a video's packet from its arrival until its frame is there, waiting for others included."""
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,14 @@ class DecodedFrame:
         header: of the packet that held it, with its stamp.
         frame: the pixels.
         seconds: that decoding took.
+        delay_s: from the arrival of its packet until it was there, waiting for others included; ``None`` of a
+            still image.
     """
 
     header: Any
     frame: Frame
     seconds: float
+    delay_s: float | None = None
 
 
 class VideoFeed:
@@ -55,7 +58,7 @@ class VideoFeed:
         self._refuse = refuse
         self._tell = tell
         self._told: tuple[str, int] | None = None
-        self._packets: queue.Queue[tuple[Any, Any, bool] | None] = queue.Queue(_BACKLOG)
+        self._packets: queue.Queue[tuple[Any, tuple[Any, float], bool] | None] = queue.Queue(_BACKLOG)
         self._gap = False
         self._thread = threading.Thread(target=self._work, name="video", daemon=True)
         self._thread.start()
@@ -63,7 +66,7 @@ class VideoFeed:
     def add(self, message: Any, header: Any) -> bool:
         """Take the next packet; return whether there was room for it."""
         try:
-            self._packets.put_nowait((message, header, self._gap))
+            self._packets.put_nowait((message, (header, time.perf_counter()), self._gap))
         except queue.Full:
             self._gap = True
             return False
@@ -89,29 +92,29 @@ class VideoFeed:
 
     def _work(self) -> None:
         while (item := self._packets.get()) is not None:
-            message, header, gap = item
+            message, token, gap = item
             started = time.perf_counter()
             try:
-                found = self._reader.read(message, header, gap=gap)
+                found = self._reader.read(message, token, gap=gap)
             except ImageError as error:
                 self._refuse(error)
                 continue
             except Exception as error:  # a decoder must not end the thread that the camera hangs on
                 self._refuse(ImageError("unforeseen", repr(error)))
                 continue
-            seconds = time.perf_counter() - started
-            for was, frame in found:
-                self._say_delay(was, header)
-                self._deliver(DecodedFrame(was, frame, seconds))
+            ended = time.perf_counter()
+            for (header, arrived), frame in found:
+                self._say_delay(header, token[0], ended - arrived)
+                self._deliver(DecodedFrame(header, frame, ended - started, ended - arrived))
 
-    def _say_delay(self, was: Any, newest: Any) -> None:
+    def _say_delay(self, was: Any, newest: Any, delay_s: float) -> None:
         """Tell once, and again when it changes, how long the decoder keeps a frame to itself."""
         video = self._reader.video
         if video is None or self._told == (video.codec, video.delay):
             return
         self._told = video.codec, video.delay
         late_s = newest.stamp.sec - was.stamp.sec + (newest.stamp.nanosec - was.stamp.nanosec) * 1e-9
-        how = "at once"
+        how = f"at once ({1e3 * delay_s:.0f} ms)"
         if video.delay:
             how = (
                 f"{video.delay} packets late ({1e3 * late_s:.0f} ms): its frames come out of order; an "

@@ -6,6 +6,7 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -54,21 +55,19 @@ if TYPE_CHECKING:
 AnyImage: TypeAlias = Any
 
 
-def _installed(type_name: str) -> dict[type, str]:
-    """Return the class of a message type and its name, where the package that defines it is installed."""
-    package, _, name = type_name.split("/")
-    try:
-        return {getattr(importlib.import_module(f"{package}.msg"), name): type_name}
-    except (ImportError, AttributeError):
-        return {}
+def _installed(*type_names: str) -> dict[type, str]:
+    """Return the classes of message types and their names, as far as their packages are installed."""
+    found = {}
+    for package, _, name in (type_name.split("/") for type_name in type_names):
+        with suppress(ImportError, AttributeError):
+            found[getattr(importlib.import_module(f"{package}.msg"), name)] = f"{package}/msg/{name}"
+    return found
 
 
 TYPE_NAMES: Mapping[type, str] = {
     Image: IMAGE_TYPE,
     CompressedImage: COMPRESSED_TYPE,
-    **_installed(FOXGLOVE_IMAGE_TYPE),
-    **_installed(FOXGLOVE_VIDEO_TYPE),
-    **_installed(PACKET_TYPE),
+    **_installed(FOXGLOVE_IMAGE_TYPE, FOXGLOVE_VIDEO_TYPE, PACKET_TYPE),
 }
 """The types of images and video that can be read here, as the graph names them."""
 
@@ -236,6 +235,7 @@ class CameraChannel:
         self._gave_up = False
         self._heard_s = 0.0
         self._asked: dict[str, list[Any]] = {}
+        self._silent_until_s: dict[str, float] = {}
         self.tracker: Tracker | None = None
         self.ground: GroundProjection | None = None
         kinds = {"detections": Detection2DArray, "annotated": Image}
@@ -399,8 +399,7 @@ class CameraChannel:
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self.statistics.lost(event.total_count_change)
-        feed = self._feed
-        if feed is not None:
+        if (feed := self._feed) is not None:
             feed.lost()
 
     def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
@@ -421,8 +420,7 @@ class CameraChannel:
         if self._put is None:
             return
         if video_codec(message):
-            feed = self._feed
-            if feed is None:
+            if (feed := self._feed) is None:
                 feed = self._feed = VideoFeed(self._max_pixels, self._offer, self._refuse, self._tell)
             if not feed.add(message, header):
                 self.statistics.dropped()
@@ -435,12 +433,14 @@ class CameraChannel:
     def _refuse(self, error: ImageError) -> None:
         """Count a packet of video that gives no frame; the same is said again only after a while."""
         self.statistics.unreadable(error.reason)
-        self._node.get_logger().warning(f"{self.topic}: {error}", throttle_duration_sec=_REPEAT_S)
+        # By hand: the logger's own throttle would let one camera silence the others.
+        if time.monotonic() > self._silent_until_s.get(error.reason, 0.0):
+            self._silent_until_s[error.reason] = time.monotonic() + _REPEAT_S
+            self._node.get_logger().warning(f"{self.topic}: {error}")
 
     def _offer(self, message: AnyImage) -> None:
         """Hand an image on, or a frame of a video, if it is wanted now."""
-        put = self._put
-        if put is None:
+        if (put := self._put) is None:
             return
         if not self.wanted:
             self.statistics.skipped(UNHEARD_REASON)

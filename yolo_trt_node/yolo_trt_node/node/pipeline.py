@@ -6,7 +6,7 @@ import math
 import re
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector, ModelError
 from yolo_trt_node.drawing import draw_detections
+from yolo_trt_node.health.statistics import VIDEO_DELAY
 from yolo_trt_node.images.compressed import pixel_count
 from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.images.feed import DecodedFrame
@@ -144,7 +145,10 @@ class Pipeline:
             started = time.perf_counter()
             try:
                 if isinstance(message, DecodedFrame):
-                    readable.append((camera, message.header, message.frame, message.seconds))
+                    spent = {"decode": message.seconds}
+                    if message.delay_s is not None:
+                        spent[VIDEO_DELAY] = message.delay_s
+                    readable.append((camera, message.header, message.frame, spent))
                     continue
                 if self._goes_aside(number, message):
                     continue
@@ -155,7 +159,8 @@ class Pipeline:
             except Exception:
                 self._unreadable(camera, "unforeseen", traceback.format_exc())
             else:
-                readable.append((camera, header_of(message), frame, time.perf_counter() - started))
+                spent = {"decode": time.perf_counter() - started}
+                readable.append((camera, header_of(message), frame, spent))
         if not readable:
             return
         try:
@@ -168,14 +173,19 @@ class Pipeline:
             self._failed(repr(error), len(readable))
             return
         self._failures = 0
-        for (camera, header, frame, reading_s), detections in zip(readable, found, strict=True):
+        for (camera, header, frame, spent), detections in zip(readable, found, strict=True):
             try:
-                self._answer(camera, header, frame, detections, reading_s)
+                self._answer(camera, header, frame, detections, spent)
             except Exception:
                 self._unreadable(camera, "answer failed", traceback.format_exc())
 
     def _answer(
-        self, camera: CameraChannel, header: Header, frame: Frame, detections: Detections, reading_s: float
+        self,
+        camera: CameraChannel,
+        header: Header,
+        frame: Frame,
+        detections: Detections,
+        spent: Mapping[str, float],
     ) -> None:
         """Publish what was found in one image."""
         tracking_s = 0.0
@@ -191,7 +201,7 @@ class Pipeline:
         stamped = header.stamp.sec * 10**9 + header.stamp.nanosec
         # A stamp of zero is none: the age since 1970 would only mislead.
         age_s = (self._node.get_clock().now().nanoseconds - stamped) / 1e9 if stamped else None
-        timing = {"decode": reading_s, **detections.timing, "publish": time.perf_counter() - started}
+        timing = {**spent, **detections.timing, "publish": time.perf_counter() - started}
         if camera.tracker is not None:
             timing["tracking"] = tracking_s
         camera.statistics.published(age_s, timing, len(detections))
