@@ -235,9 +235,10 @@ def test_packets_of_video_are_found_where_their_package_is_installed(monkeypatch
     class Packet:
         pass
 
-    monkeypatch.setattr(
-        camera_module, "TYPE_NAMES", {**camera_module.TYPE_NAMES, Packet: camera_module.PACKET_TYPE}
-    )
+    real = {
+        kind: name for kind, name in camera_module.TYPE_NAMES.items() if name != camera_module.PACKET_TYPE
+    }
+    monkeypatch.setattr(camera_module, "TYPE_NAMES", {**real, Packet: camera_module.PACKET_TYPE})
     offered = [(camera_module.PACKET_TYPE, True)]
     for topic, published, transport in (
         (f"{TOPIC}/ffmpeg", {f"{TOPIC}/ffmpeg": offered}, "auto"),
