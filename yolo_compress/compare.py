@@ -1,251 +1,42 @@
 """Several ways to a detector at one protocol and one budget of epochs: what each costs and what it is worth.
 
 The arms of a comparison are recipes that differ in a few stages. Stages that are equal in two arms are done
-once; each seed is a whole repetition, and the spread over the seeds decides which differences count.
+once; each seed is a whole repetition. What the figures say is `yolo_compress.verdicts`'s.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import statistics
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from yolo_compress import files
 from yolo_compress.config.loading import Arms
 from yolo_compress.config.sections import Recipe
+from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
-from yolo_compress.measure.accuracy import Accuracy
+from yolo_compress.measure.accuracy import evaluate_images
 from yolo_compress.measure.latency import Latency
+from yolo_compress.measure.matches import Matches
 from yolo_compress.report.charts import Point, accuracy_cost, save
 from yolo_compress.run.plan import check_devices, plan
 from yolo_compress.run.recipe import claim_folder
-from yolo_compress.run.record import accuracy_of, percent, read_record
+from yolo_compress.run.record import MATCHES, ONNX, accuracy_of, read_record
 from yolo_compress.run.worker import StageWorker
 from yolo_compress.stages import Stage
-from yolo_compress.versions import versions
+from yolo_compress.verdicts import TEACHER, ComparisonResult, Row
 
 DOCUMENT = "comparison.yaml"
 BASE = "base.yaml"
 RESULT = "comparison.json"
 MARKDOWN = "comparison.md"
 PLOT = "accuracy_cost"
-# The model that the arms learn from; shown beside them, at its own number of epochs.
-TEACHER = "teacher"
-# A difference counts when it is larger than so many of its standard errors.
-STANDARD_ERRORS = 2.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one arm came to.
-
-    Attributes:
-        name: of the arm.
-        kind: dense, pruned or student: how it came to its size.
-        epochs: on the way to its weights.
-        params: number of parameters, of the first seed's model.
-        gmacs: multiply-accumulates in billions at the recipe's input size, of the same.
-        accuracy: of each seed's model that is there, by seed.
-        latency: of the first seed's model beside the arm `ratio_to`; None where not all arms are there yet.
-    """
-
-    name: str
-    kind: str
-    epochs: int
-    params: int
-    gmacs: float
-    accuracy: dict[int, Accuracy]
-    latency: Latency | None
-
-    def mean(self, figure: str) -> float | None:
-        """Return the mean over the seeds of one of `Accuracy`'s figures; None where the data has none."""
-        values = [getattr(accuracy, figure) for accuracy in self.accuracy.values()]
-        return None if None in values else statistics.fmean(values)
-
-    def spread(self) -> float | None:
-        """Return the standard deviation of AP50 over the seeds; None for fewer than two."""
-        values = [_ap50(accuracy) for accuracy in self.accuracy.values()]
-        return statistics.stdev(values) if len(values) > 1 else None
-
-    def ap50(self) -> str:
-        """Render AP50 with its spread, in per cent."""
-        spread = self.spread()
-        return percent(self.mean("ap50")) + ("" if spread is None else f" ± {100 * spread:.1f}")
-
-
-@dataclass(frozen=True)
-class ComparisonResult:
-    """What a comparison came to, or came to so far.
-
-    Attributes:
-        arms: the comparison and its recipes.
-        rows: of the arms that are there, for at least one seed.
-        missing: arms and seeds that are not.
-        images: number of images measured on.
-    """
-
-    arms: Arms
-    rows: tuple[Row, ...]
-    missing: tuple[tuple[str, int], ...]
-    images: int
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        """Column titles of `cells`."""
-        size = self.arms.base.input_size
-        return ("arm", "epochs", "params", f"GMACs@{size}", "AP50", "AP", "APs", "APm", "latency ratio")
-
-    def cells(self) -> list[tuple[str, ...]]:
-        """Render one row an arm."""
-        return [
-            (
-                row.name,
-                str(row.epochs),
-                f"{row.params / 1e6:.3f} M",
-                f"{row.gmacs:.3f}",
-                row.ap50(),
-                *(percent(row.mean(figure)) for figure in ("ap", "ap_small", "ap_medium")),
-                "-" if row.latency is None else f"{row.latency.ratio:.2f}",
-            )
-            for row in self.rows
-        ]
-
-    def protocol(self) -> str:
-        """Say in a sentence or two what was measured how."""
-        base, comparison = self.arms.base, self.arms.comparison
-        seeds = ", ".join(map(str, comparison.seeds))
-        epochs = next(iter(self.arms.recipes.values())).epochs
-        return (
-            f"{epochs} epochs on the way to each arm's weights; seeds {seeds}; {self.images} images of the "
-            f"split {base.evaluate.split!r}, input {base.input_size}; AP50 is mean ± standard deviation over "
-            f"the seeds, latency image in to boxes out beside {comparison.ratio_to}'s in the same rounds."
-        )
-
-    def table(self) -> Table:
-        """Render one row an arm, for a terminal."""
-        table = Table(caption=self.protocol(), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for index, title in enumerate(self.header):
-            table.add_column(title.replace("latency ", ""), justify="right" if index else "left")
-        for cells in self.cells():
-            table.add_row(*cells)
-        return table
-
-    def markdown(self) -> str:
-        """Render the table and what follows from it as a section of Markdown."""
-        lines = ["| " + " | ".join(self.header) + " |", "|---|" + "---:|" * (len(self.header) - 1)]
-        lines += ["| " + " | ".join(cells) + " |" for cells in self.cells()]
-        lines += ["", self.protocol(), ""]
-        lines += [f"- {sentence}" for sentence in self.sentences()]
-        lines += ["", ", ".join(f"{name} {version}" for name, version in versions().items()) + "."]
-        return "\n".join(lines) + "\n"
-
-    def sentences(self) -> list[str]:
-        """Say what the figures say: first how the smaller stock models fare, then each verdict asked for."""
-        rows = {row.name: row for row in self.rows}
-        compressed = [row for row in self.rows if row.kind == "pruned"]
-        reference = rows.get(self.arms.comparison.ratio_to)
-        stock = [
-            row
-            for row in self.rows
-            if row.kind == "dense" and reference and row.gmacs < reference.gmacs and row.name != TEACHER
-        ]
-        said = []
-        if compressed:
-            best = max(compressed, key=lambda row: row.mean("ap50") or 0.0)
-            said += [stock_sentence(best, row) for row in stock]
-        said += [
-            verdict(rows[one], rows[other])
-            for one, other in self.arms.comparison.verdicts
-            if one in rows and other in rows
-        ]
-        if self.missing:
-            said.append(
-                "Not there yet: " + ", ".join(f"{name} (seed {seed})" for name, seed in self.missing) + "."
-            )
-        return said
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better one arm is than another.
-
-    Attributes:
-        mean: of AP50 over the seeds that both have, 0 to 1.
-        error: standard error of that mean; None for fewer than two seeds.
-        seeds: how many.
-    """
-
-    mean: float
-    error: float | None
-    seeds: int
-
-    @property
-    def counts(self) -> bool:
-        """Whether the seeds tell that there is a difference at all."""
-        return self.error is not None and abs(self.mean) > STANDARD_ERRORS * self.error
-
-    def __str__(self) -> str:
-        error = "" if self.error is None else f" ± {100 * self.error:.1f}"
-        seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        return f"AP50 {100 * self.mean:+.1f}{error} points, {seeds}"
-
-
-def difference(one: Row, other: Row) -> Difference:
-    """Compare two arms seed by seed: what a seed does to both cancels out.
-
-    Raises:
-        ValueError: no seed is there for both.
-    """
-    seeds = sorted(one.accuracy.keys() & other.accuracy.keys())
-    if not seeds:
-        raise ValueError(f"{one.name} and {other.name} have no seed in common")
-    gaps = [_ap50(one.accuracy[seed]) - _ap50(other.accuracy[seed]) for seed in seeds]
-    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
-    return Difference(statistics.fmean(gaps), error, len(gaps))
-
-
-def verdict(one: Row, other: Row) -> str:
-    """Say which of two arms is better, or that the seeds do not tell."""
-    if not one.accuracy.keys() & other.accuracy.keys():
-        return f"{one.name} and {other.name} have no seed in common yet."
-    gap = difference(one, other)
-    if not gap.counts:
-        return f"{one.name} and {other.name} cannot be told apart ({gap})."
-    return f"{one.name} is {'better' if gap.mean > 0 else 'worse'} than {other.name} ({gap})."
-
-
-def stock_sentence(ours: Row, stock: Row) -> str:
-    """Say whether somebody would better take the smaller stock model than the best compressed one."""
-    cost = (
-        f"{ours.name} costs {ours.gmacs / stock.gmacs:.2f} times the multiply-accumulates and "
-        f"{ours.params / stock.params:.2f} times the parameters of {stock.name}"
-    )
-    if not ours.accuracy.keys() & stock.accuracy.keys():
-        return f"{ours.name} and the smaller stock model {stock.name} have no seed in common yet; {cost}."
-    gap = difference(ours, stock)
-    if not gap.counts:
-        cheaper = stock.name if stock.gmacs <= ours.gmacs else ours.name
-        return (
-            f"The smaller stock model {stock.name} and the best compressed one, {ours.name}, cannot be told "
-            f"apart in accuracy ({gap}); {cost}: take {cheaper}, the cheaper."
-        )
-    if gap.mean < 0:
-        return (
-            f"The smaller stock model wins: {stock.name} is more accurate than the best compressed one, "
-            f"{ours.name} ({gap}); {cost}."
-        )
-    return (
-        f"The smaller stock model does not win: the best compressed one, {ours.name}, is more accurate than "
-        f"{stock.name} ({gap}); {cost}."
-    )
+# Which of the images measured on belong to which part of them, by number.
+PARTS = "parts.json"
 
 
 def run_comparison(
@@ -281,33 +72,45 @@ def run_comparison(
     files.write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
     worker = StageWorker(arms.base, console, lambda stage: _folder(output, stage))
     worker.require_space(stages)
+    _parts(arms)
     for name, number in pieces:
         console.print(f"seed {number}, {name}", style="bold", markup=False)
         worker.measured(plan(_seeded(shown[name], number))[-1])
     folders = {name: _folder(output, plan(_seeded(r, seeds[0]))[-1]) for name, r in shown.items()}
     if arm is None and seed is None:
         _measure_latency(arms, folders, worker)
-    result = collect(arms)
+    result = collect(arms, console)
     _write(result, output)
     return result
 
 
-def collect(arms: Arms) -> ComparisonResult:
-    """Gather what is there of a comparison, without doing anything.
+def collect(arms: Arms, console: Console | None = None) -> ComparisonResult:
+    """Gather what is there of a comparison; nothing is trained.
+
+    Args:
+        arms: the comparison.
+        console: where it is said that a model is measured again; left out, none is. That happens to what was
+            measured before per-image results were kept, once, where model and images are at hand.
 
     Raises:
         UserError: nothing is there.
     """
     output, seeds = arms.base.output, arms.comparison.seeds
+    parts = _parts(arms)
     latency = files.read_json(output / RESULT).get("latency", {})
     rows, missing = [], []
     images = 0
     for name, recipe in _shown(arms).items():
         records = {}
+        matches: dict[int, Matches] = {}
         for seed in seeds:
-            record = read_record(_folder(output, plan(_seeded(recipe, seed))[-1]))
+            folder = _folder(output, plan(_seeded(recipe, seed))[-1])
+            record = read_record(folder)
             if "accuracy" in record:
                 records[seed] = record
+                found = _matches(folder, arms.base, console)
+                if found is not None:
+                    matches[seed] = found
             else:
                 missing.append((name, seed))
         if not records:
@@ -327,11 +130,54 @@ def collect(arms: Arms) -> ComparisonResult:
                 latency=Latency(timed["ms"], timed["ratio"])
                 if timed.get("checkpoint") == first["checkpoint_sha256"]
                 else None,
+                matches=matches,
+                left_out=arms.comparison.left_out,
             )
         )
     if not rows:
         raise UserError(f"nothing of this comparison is in {output} yet; leave out --collect to begin")
-    return ComparisonResult(arms, tuple(rows), tuple(missing), images)
+    return ComparisonResult(arms, tuple(rows), tuple(missing), images, parts)
+
+
+def _matches(folder: Path, base: Recipe, console: Console | None) -> Matches | None:
+    """Return a measured stage's per-image results, if need be by measuring its model again."""
+    kept = Matches.load(folder / MATCHES)
+    data = base.output / "data.yaml"
+    if kept is not None or console is None or not (folder / ONNX).is_file() or not data.is_file():
+        return kept
+    console.print(f"{folder.name}: measured again, for what it finds in each image", markup=False)
+    settings = base.evaluate
+    measured = evaluate_images(
+        folder / ONNX, data, settings.split, iou_threshold=settings.iou_threshold, threads=base.threads
+    )
+    measured.matches.save(folder / MATCHES)
+    return measured.matches
+
+
+def _parts(arms: Arms) -> dict[str, tuple[int, ...]]:
+    """Return which images measured on, by number, belong to each of the comparison's `parts`.
+
+    They are kept beside the figures, for who has these but not the images.
+    """
+    path, base = arms.base.output / PARTS, arms.base
+    known = files.read_json(path)
+    wanted = arms.comparison.parts
+    measured = base.output / "data.yaml"
+    if any(name not in known for name in wanted) and base.data.yaml is not None and measured.is_file():
+        number = {
+            os.path.realpath(image): index
+            for index, image in enumerate(read_split(measured, base.evaluate.split).images)
+        }
+        for name in wanted:
+            images = (os.path.realpath(image) for image in read_split(base.data.yaml, name).images)
+            known[name] = [number[image] for image in images if image in number]
+            if not known[name]:
+                raise UserError(
+                    f"parts: the split {name!r} of {base.data.yaml} has no image in common with "
+                    f"{base.evaluate.split!r}, which is measured on; name parts of that"
+                )
+        files.write_json(path, known)
+    return {name: tuple(known[name]) for name in wanted if name in known}
 
 
 def _shown(arms: Arms) -> dict[str, Recipe]:
@@ -390,12 +236,4 @@ def _write(result: ComparisonResult, output: Path) -> None:
 
 def points(rows: Sequence[Row]) -> list[Point]:
     """Return the arms as points of the accuracy-against-cost plot."""
-    return [
-        Point(row.name, row.kind, row.gmacs, row.mean("ap50") or 0.0, row.spread() or 0.0) for row in rows
-    ]
-
-
-def _ap50(accuracy: Accuracy) -> float:
-    if accuracy.ap50 is None:
-        raise UserError("the images measured on hold no object: no AP50 can be compared")
-    return accuracy.ap50
+    return [Point(row.name, row.kind, row.gmacs, row.mean_ap50(), row.spread() or 0.0) for row in rows]

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
 from support.squares import make_recipe
 
-from yolo_compress.compare import (
-    ComparisonResult,
-    Row,
-    collect,
-    difference,
-    run_comparison,
-    stock_sentence,
-    verdict,
-)
+from yolo_compress.compare import collect, run_comparison
 from yolo_compress.config.loading import Arms, load_comparison
 from yolo_compress.errors import UserError
-from yolo_compress.measure.accuracy import Accuracy
+from yolo_compress.measure.accuracy import Accuracy, ClassAccuracy
 from yolo_compress.measure.latency import Latency
+from yolo_compress.measure.matches import Matches
 from yolo_compress.report.content import write_report
+from yolo_compress.verdicts import ComparisonResult, Row, difference, stock_sentence, verdict
 
 
 def row(name: str, ap50: list[float], kind: str = "pruned", gmacs: float = 1.0, params: int = 100) -> Row:
@@ -91,6 +87,52 @@ def test_it_is_said_plainly_whether_the_smaller_stock_model_wins(stock: list[flo
     assert "3.00 times the parameters" in sentence
 
 
+def seen(good: int, images: int = 40) -> Matches:
+    """One object an image; the first ``good`` are found, each of the others is missed and guessed wrong."""
+    hit = np.arange(images) < good
+    return Matches(np.ones((images, 1), np.int64), (np.arange(images)[hit],), (hit[hit],))
+
+
+def with_images(arm: Row, good: Sequence[int]) -> Row:
+    per_class = (ClassAccuracy("a", 40, None, None, ()),)
+    accuracy = {seed: replace(value, per_class=per_class) for seed, value in arm.accuracy.items()}
+    return replace(arm, accuracy=accuracy, matches={seed: seen(count) for seed, count in enumerate(good)})
+
+
+def test_one_seed_has_an_interval_from_the_images() -> None:
+    one, other = with_images(row("a", [0.8]), [32]), with_images(row("b", [0.3]), [12])
+    gap = difference(one, other)
+    assert gap.mean == pytest.approx(0.5, abs=0.02)
+    # 20 of 40 images decide: a binomial's error, since the same images count for both.
+    assert gap.error == pytest.approx((0.25 / 40) ** 0.5, rel=0.1)
+    assert gap.counts
+    assert "one seed, 40 images" in str(gap)
+    assert difference(one, with_images(row("c", [0.8]), [32])).error == 0
+
+
+def test_spread_over_seeds_and_over_images_are_joined() -> None:
+    one, other = with_images(row("a", [0.8, 0.7]), [32, 28]), with_images(row("b", [0.3, 0.4]), [12, 16])
+    by_seed, alone = difference(row("a", [0.8, 0.7]), row("b", [0.3, 0.4])), difference(one, other)
+    assert by_seed.error is not None
+    assert alone.error is not None
+    assert alone.error > by_seed.error
+
+
+def test_a_verdict_says_on_which_parts_of_the_images_an_arm_is_behind() -> None:
+    one, other = with_images(row("a", [0.5]), [20]), with_images(row("b", [0.6]), [24])
+    said = verdict(one, other, {"early": range(20), "late": range(20, 40)})
+    assert "early +0.0" in said
+    assert said.endswith("behind on late.")
+
+
+def test_a_class_left_out_is_in_no_average() -> None:
+    classes = tuple(ClassAccuracy(name, 3, None, ap50, ()) for name, ap50 in (("a", 0.5), ("rare", 0.1)))
+    whole = row("a", [0.3])
+    arm = replace(whole, accuracy={0: replace(whole.accuracy[0], per_class=classes)}, left_out=("rare",))
+    assert arm.ap50_of(0) == 0.5
+    assert [arm.class_ap50(index) for index in (0, 1)] == [0.5, 0.1]
+
+
 def test_of_two_equally_accurate_models_the_cheaper_is_advised() -> None:
     ours, stock = row("ours", [0.5, 0.6]), row("stock", [0.6, 0.5], kind="dense", gmacs=0.9)
     assert stock_sentence(ours, stock).endswith("take stock, the cheaper.")
@@ -131,6 +173,7 @@ def comparison_file(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             "cwd": {},
         },
         "verdicts": [["cwd", "none"]],
+        "parts": ["val"],
     }
     path = folder / "comparison.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -216,7 +259,7 @@ def test_table_sentences_plot_and_page_are_written(finished: Finished) -> None:
     assert "smaller stock model" in page
     assert 'src="http' not in page
     shown = io.StringIO()
-    Console(file=shown, width=80).print(whole.table())
+    Console(file=shown, width=80).print(*whole.tables())
     assert "…" not in shown.getvalue()
 
 
@@ -240,7 +283,7 @@ def test_nothing_to_collect_is_an_error(comparison_file: Path, tmp_path: Path) -
     ("change", "says"),
     [
         ("arms.cwd.distill.train.epochs=2", "must train for the same number of epochs.*dense 3.*cwd 4"),
-        ("arms.cwd.threads=1", "the arm cwd changes threads.*teacher, student, sparsify"),
+        ("arms.cwd.threads=1", "the arm cwd changes threads.*teacher, sparsify"),
         ("arms.cwd.prune.ratio=1", r"(?s)the arm cwd of .*prune\.ratio: unknown key"),
         ("seeds=[0,0]", "names a seed twice"),
         ("ratio_to=parent", "no arm 'parent'; the arms are dense, sibling, none, cwd"),

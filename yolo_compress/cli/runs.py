@@ -148,11 +148,12 @@ def compare_command(
         from yolo_compress.report.content import write_report
 
         if collect:
-            result = comparison.collect(arms)
+            result = comparison.collect(arms, console)
         else:
             result = comparison.run_comparison(arms, console, arm=arm, seed=seed)
         page = None if collect else write_report(folder)
-    console.print(result.table())
+    for table in result.tables():
+        console.print(table)
     for sentence in result.sentences():
         console.print(f"- {sentence}")
     if page is not None:

@@ -189,7 +189,15 @@ class Comparison(Section):
     )
     ratio_to: str = Field(description="the arm whose latency and cost the others' are compared with")
     verdicts: tuple[tuple[str, str], ...] = Field(
-        (), description="pairs of arms; for each a sentence says which is better, if the seeds tell"
+        (), description="pairs of arms; for each a sentence says which is better, if seeds and images tell"
+    )
+    left_out: tuple[str, ...] = Field(
+        (), description="classes too rare to judge by: shown, but outside of AP50 in table and verdicts"
+    )
+    parts: tuple[str, ...] = Field(
+        (),
+        description="splits of the data that are parts of the one measured on, as flights are: the arms are "
+        "compared on each too",
     )
 
     @model_validator(mode="after")

@@ -23,6 +23,19 @@ from pycocotools.cocoeval import COCOeval
 from yolo_compress.data.labelled import GroundTruth, read_image, read_split
 from yolo_compress.measure.classes import ClassMap, match_classes
 from yolo_compress.measure.detector import MAX_DETECTIONS, load_detector
+from yolo_compress.measure.matches import RECALLS, Matches
+
+__all__ = [
+    "RECALLS",
+    "Accuracy",
+    "ClassAccuracy",
+    "Found",
+    "Measured",
+    "evaluate_images",
+    "evaluate_model",
+    "score",
+    "score_images",
+]
 
 # The toolkit's too: what lies in ignored regions to at least this share of its area is left out.
 IGNORED_SHARE = 0.5
@@ -55,10 +68,6 @@ class ClassAccuracy:
     ap: float | None
     ap50: float | None
     precision: tuple[float, ...]
-
-
-RECALLS: tuple[float, ...] = tuple(float(value) for value in np.linspace(0, 1, 101))
-"""The recalls of a precision-recall curve: COCO's 101 points."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +108,30 @@ class Accuracy:
         return cls(**{**record, "per_class": classes})
 
 
+@dataclass(frozen=True)
+class Measured:
+    """How accurate a model is, and what it got right in each image."""
+
+    accuracy: Accuracy
+    matches: Matches
+
+
 def score(
     truths: Sequence[GroundTruth],
     found: Sequence[Found],
     names: Sequence[str],
     max_detections: int = MAX_DETECTIONS,
 ) -> Accuracy:
+    """Return the accuracy alone of what `score_images` finds."""
+    return score_images(truths, found, names, max_detections).accuracy
+
+
+def score_images(
+    truths: Sequence[GroundTruth],
+    found: Sequence[Found],
+    names: Sequence[str],
+    max_detections: int = MAX_DETECTIONS,
+) -> Measured:
     """Compute COCO's average precision under the official VisDrone toolkit's rules.
 
     Objects and detections of which half or more lies in the union of the ignored regions are left out. Of the
@@ -144,7 +171,7 @@ def score(
     thresholds = evaluation.params.iouThrs
     half, three_quarters = (int(np.argmin(np.abs(thresholds - iou))) for iou in (0.5, 0.75))
     by_area = [_mean(precision[:, :, :, area]) for area in range(4)]
-    return Accuracy(
+    accuracy = Accuracy(
         ap=by_area[0],
         ap50=_mean(precision[half, :, :, 0]),
         ap75=_mean(precision[three_quarters, :, :, 0]),
@@ -163,6 +190,7 @@ def score(
             for index, name in enumerate(names)
         ),
     )
+    return Measured(accuracy, Matches.of(evaluation, len(names)))
 
 
 def _entry(number: int, image_id: int, class_id: int, box: NDArray[np.float64]) -> dict[str, Any]:
@@ -219,6 +247,22 @@ def evaluate_model(
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
+    """Return the accuracy alone of what `evaluate_images` finds."""
+    return evaluate_images(
+        model, data, split, iou_threshold=iou_threshold, classes=classes, threads=threads, progress=progress
+    ).accuracy
+
+
+def evaluate_images(
+    model: Path,
+    data: Path,
+    split: str = "val",
+    *,
+    iou_threshold: float | None = None,
+    classes: str | None = None,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measured:
     """Measure the accuracy of an exported model through `yolo_trt_node.detector`.
 
     Args:
@@ -251,7 +295,7 @@ def evaluate_model(
         found.append(Found(boxes[ids >= 0], result.scores[ids >= 0].astype(np.float64), ids[ids >= 0]))
         if progress is not None:
             progress(done, len(chosen.samples))
-    return score(truths, found, matched.names)
+    return score_images(truths, found, matched.names)
 
 
 def _of_classes(truth: GroundTruth, matched: ClassMap) -> GroundTruth:

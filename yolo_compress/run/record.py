@@ -17,6 +17,8 @@ from yolo_compress.measure.latency import Latency
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
 RECORD = "stage.json"
+# What the model got right in each image, see `measure.matches`.
+MATCHES = "matches.npz"
 # Hash of the inputs of a stage that has begun: what it left half done is of use to the same inputs only.
 BEGUN = "inputs.sha256"
 RECIPE = "recipe.yaml"

@@ -26,13 +26,14 @@ from yolo_compress.errors import UserError, explained_disk_errors, explained_fai
 from yolo_compress.export.card import read_card, update_card
 from yolo_compress.export.export import export_onnx
 from yolo_compress.interrupts import end_if_interrupted, interrupts_heard
-from yolo_compress.measure.accuracy import Accuracy, evaluate_model
+from yolo_compress.measure.accuracy import Measured, evaluate_images
 from yolo_compress.measure.latency import Latency, measure_latency
 from yolo_compress.pruning.budget import count_macs, count_params
 from yolo_compress.run.plan import space_needed
 from yolo_compress.run.record import (
     BEGUN,
     CHECKPOINT,
+    MATCHES,
     ONNX,
     RECORD,
     StageResult,
@@ -205,24 +206,26 @@ class StageWorker:
         )
 
         def measure() -> dict[str, Any]:
-            accuracy = self._accuracy(stage.name, folder)
+            measured = self._accuracy(stage.name, folder)
+            measured.matches.save(folder / MATCHES)
+            accuracy = measured.accuracy
             self._tell(
                 f"{stage.name}: {record['params']:,} parameters, {record['gmacs']:.3f} GMACs, "
                 f"AP50 {percent(accuracy.ap50)}, AP {percent(accuracy.ap)} ({record['seconds']:.0f} s)"
             )
             return dataclasses.asdict(accuracy)
 
-        memo(folder / RECORD, "accuracy", of, measure)
+        memo(folder / RECORD, "accuracy", of, measure, valid=lambda _: (folder / MATCHES).is_file())
         self._tell_card(stage, folder)
         return folder
 
-    def _accuracy(self, name: str, folder: Path) -> Accuracy:
+    def _accuracy(self, name: str, folder: Path) -> Measured:
         settings = self._recipe.evaluate
         with Progress(
             console=self._console, transient=True, disable=not self._console.is_terminal
         ) as progress:
             task = progress.add_task(f"{name}: accuracy", total=None)
-            return evaluate_model(
+            return evaluate_images(
                 folder / ONNX,
                 self.source.description,
                 settings.split,
