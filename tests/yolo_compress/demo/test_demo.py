@@ -1,12 +1,18 @@
 """The demo's parts: the flight's bag, the flight over DDS, the report."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.toy_detector import paint_cells, write_toy_detector
+from yolo_trt_node.node.transforms import _matrix
+from yolo_trt_node.projection import PinholeCamera
+from yolo_trt_node.replay.bags import open_bag, typestore
 
+from aerial_scenes.camera import Camera
 from aerial_scenes.visdrone import Annotation
 from yolo_compress.data.labelled import GroundTruth
-from yolo_compress.demo.flight import DemoFrame, RecordedFlight, truth_of, write_flight
+from yolo_compress.demo.flight import ORIGIN, DemoFrame, RecordedFlight, truth_of, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly
 from yolo_compress.demo.report import Rows, flight_table, write_demo_report
@@ -44,6 +50,29 @@ def test_images_truth_and_rhythm_come_back_from_the_bag(flight):
         np.testing.assert_allclose(truth.boxes, shot(index).truth.boxes)
         np.testing.assert_allclose(truth.ignored, shot(index).truth.ignored)
         assert truth.class_ids.tolist() == [0]
+
+
+def test_boxes_of_a_flight_lie_on_the_ground_where_its_transform_and_calibration_say(tmp_path):
+    camera = Camera((12.0, -7.0, 30.0), yaw=2.2, pitch=0.4, roll=0.1, focal=500.0, width=640, height=320)
+    write_flight(tmp_path / "bag", [replace(shot(0), camera=camera)], FPS, lambda done: None)
+    store, heard = typestore(), {}
+    with open_bag(tmp_path / "bag") as reader:
+        for connection, _, data in reader.messages():
+            heard[connection.topic] = store.deserialize_cdr(data, connection.msgtype)
+    (moved,), info, fix = heard["/tf"].transforms, heard["/camera/camera_info"], heard["/fix"]
+    assert (moved.header.frame_id, moved.child_frame_id) == ("map", info.header.frame_id)
+    turn, place = moved.transform.rotation, moved.transform.translation
+    rotation = _matrix(np.array([turn.x, turn.y, turn.z, turn.w]))
+    seen = PinholeCamera.from_calibration(
+        info.width, info.height, info.distortion_model, info.d, info.k, info.r, info.p
+    )
+    pixel = np.array([[500.0, 40.0]])
+    ray = rotation @ seen.rays(pixel)[0]
+    on_ground = np.array([place.x, place.y]) - ray[:2] * place.z / ray[2]
+    np.testing.assert_allclose(on_ground, camera.ground_points(pixel)[0], atol=1e-6)
+    # 7 m south of the origin, at 111.2 km a degree.
+    assert (ORIGIN[0] - fix.latitude) * 111_190 == pytest.approx(7.0, rel=1e-3)
+    assert fix.altitude == ORIGIN[2] + 30.0
 
 
 def test_annotations_become_objects_and_regions_in_which_nothing_counts():
