@@ -17,7 +17,7 @@ from yolo_trt_node.replay.bags import (
     STORAGES,
     BagError,
     BagWriter,
-    begins_with_header,
+    begins_with_stamp,
     is_latched,
     open_bag,
     read_stamp,
@@ -103,6 +103,7 @@ def test_a_type_without_definition_is_refused(tmp_path):
     [
         ("sensor_msgs/msg/Image", True),
         ("vision_msgs/msg/Detection2DArray", True),
+        ("foxglove_msgs/msg/CompressedVideo", True),
         ("tf2_msgs/msg/TFMessage", False),
         ("rosgraph_msgs/msg/Clock", False),
         ("std_msgs/msg/Empty", False),
@@ -110,7 +111,7 @@ def test_a_type_without_definition_is_refused(tmp_path):
     ],
 )
 def test_headers_are_known_by_type(kind, expected):
-    assert begins_with_header(typestore(), kind) is expected
+    assert begins_with_stamp(typestore(), kind) is expected
 
 
 def test_a_bag_damaged_in_the_middle_says_so(tmp_path):

@@ -7,8 +7,10 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
+from yolo_trt_node.images.reader import ImageReader
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bags import BagWriter, typestore
+from yolo_trt_node.replay.coders import VIDEO_MESSAGES
 from yolo_trt_node.replay.sources import SourceError, open_source
 
 STORE = typestore()
@@ -192,3 +194,68 @@ def test_what_cannot_be_played_is_said(tmp_path, name, options, words):
     cv2.imwrite(str(tmp_path / "pictures" / "a.png"), gray(1))
     with pytest.raises(SourceError, match=words):
         read(tmp_path / name, **options)
+
+
+def turned_jpeg(picture: np.ndarray) -> bytes:
+    """A JPEG that says that it is to be turned by a quarter clockwise (EXIF orientation 6)."""
+    data = cv2.imencode(".jpg", picture)[1].tobytes()
+    exif = b"Exif\0\0" + b"MM\0*\0\0\0\x08" + b"\0\1" + b"\x01\x12\0\3\0\0\0\1\0\6\0\0" + bytes(4)
+    return data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+
+
+def test_exif_turns_an_image_however_it_is_sent(tmp_path):
+    picture = gray(200)
+    picture[:, :8] = 0
+    (tmp_path / "a.jpg").write_bytes(turned_jpeg(picture))
+    ((_, _, raw_one),) = read(tmp_path)
+    ((_, _, coded),) = read(tmp_path, CompressedImage, compressed=True)
+    assert (raw_one.height, raw_one.width) == (64, 48)
+    seen = cv2.imdecode(np.array(coded.data), cv2.IMREAD_UNCHANGED)
+    assert seen.shape == (64, 48, 3)
+    assert abs(seen.astype(int) - np.array(raw_one.data).reshape(64, 48, 3)).mean() < 5
+
+
+def decoded(path, **options) -> list[tuple[str, int, int]]:
+    """(topic, time, gray) of each frame that comes out of the video that a source sends."""
+    reader, found = ImageReader(1_000_000), []
+    with open_source(path, STORE, **options) as source:
+        for sent in source.messages():
+            message = messages.from_cdr(STORE, source.topics[sent.topic].kind, sent.data)
+            frames = reader.read(message, sent.time_ns)
+            assert len(frames) == 1, "each packet is a picture"
+            found += [(sent.topic, at_ns, round(frame.to_bgr().mean())) for at_ns, frame in frames]
+    return found
+
+
+@pytest.fixture
+def encoders():
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    if not {"libx264", "libx265"} <= av.codecs_available:
+        pytest.skip("this PyAV has no encoders")
+
+
+@pytest.mark.parametrize("form", VIDEO_MESSAGES)
+def test_pictures_are_sent_as_video_in_every_message(tmp_path, encoders, form):
+    # Of odd sides, and the last of another size: an encoder takes even ones, and its own for each.
+    for index, value in enumerate((40, 90, 160)):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), gray(value)[: 47 if index < 2 else 30, :63])
+    codec = "h265" if form == "ffmpeg" else "h264"
+    found = decoded(tmp_path, video=codec, video_message=form, topic="/eye", fps=5)
+    assert [time_ns for _, time_ns, _ in found] == [0, SECOND // 5, 2 * SECOND // 5]
+    assert np.allclose([value for _, _, value in found], (40, 90, 160), atol=3)
+    assert {topic for topic, _, _ in found} == {f"/eye{VIDEO_MESSAGES[form][1]}"}
+
+
+def test_a_bags_raw_images_and_a_file_are_sent_as_video(tmp_path, video, encoders):
+    bag = make_bag(
+        tmp_path / "bag",
+        ("/nose", messages.IMAGE_TYPE, raw(70)),
+        ("/nose", messages.IMAGE_TYPE, raw(80)),
+    )
+    found = decoded(bag, video="h264", video_message="ffmpeg")
+    assert [(topic, time_ns) for topic, time_ns, _ in found] == [
+        ("/nose/ffmpeg", 5 * SECOND),
+        ("/nose/ffmpeg", 6 * SECOND),
+    ]
+    assert np.allclose([value for _, _, value in found], (70, 80), atol=3)
+    assert np.allclose([value for _, _, value in decoded(video, video="h264")], (40, 80, 120), atol=4)

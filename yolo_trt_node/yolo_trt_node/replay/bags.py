@@ -33,6 +33,7 @@ STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 
 # CDR encapsulation (4 bytes), then the header's stamp: sec int32, nanosec uint32.
 _STAMP_OFFSET = 4
+_STAMPED = (("header", "std_msgs/msg/Header"), ("timestamp", "builtin_interfaces/msg/Time"))
 _DEFINITIONS = Path(__file__).parent / "vision_msgs"
 # Compressed images and video of others; a bag's own definitions of them are the same.
 _FOXGLOVE = "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
@@ -65,16 +66,16 @@ def typestore() -> Any:
     return store
 
 
-def begins_with_header(store: Any, kind: str) -> bool:
-    """Tell whether messages of a type begin with a ``std_msgs/Header``."""
+def begins_with_stamp(store: Any, kind: str) -> bool:
+    """Tell whether messages of a type begin with a header, or with a stamp alone as foxglove's."""
     if kind not in store.fielddefs:
         return False
     _, fields = store.fielddefs[kind]
-    return bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
+    return bool(fields) and (fields[0][0], fields[0][1][1]) in _STAMPED
 
 
 def read_stamp(message: bytes) -> int:
-    """Return the stamp in nanoseconds of a serialised message that begins with a header."""
+    """Return the stamp in nanoseconds of a serialised message that begins with a stamp."""
     seconds, nanoseconds = struct.unpack_from("<iI" if message[1] & 1 else ">iI", message, _STAMP_OFFSET)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 

@@ -100,8 +100,41 @@ def image(store: Any, header: Any, pixels: NDArray[np.uint8]) -> bytes:
     return bytes(store.serialize_cdr(message, IMAGE_TYPE))
 
 
+def image_packet(store: Any, header: Any, codec: str, data: bytes) -> bytes:
+    """Serialise a packet of video as some drones send it: an image without a size."""
+    empty = {"height": 0, "width": 0, "is_bigendian": 0, "step": 0}
+    content = np.frombuffer(data, np.uint8)
+    message = store.types[IMAGE_TYPE](header=header, encoding=codec, data=content, **empty)
+    return bytes(store.serialize_cdr(message, IMAGE_TYPE))
+
+
+def numbered_packet(
+    store: Any, header: Any, encoder: str, data: bytes, size: tuple[int, int], number: int
+) -> bytes:
+    """Serialise a packet of video as ffmpeg_image_transport sends it; ``size`` is height and width."""
+    message = store.types[PACKET_TYPE](
+        header=header,
+        width=size[1],
+        height=size[0],
+        encoding=encoder,
+        pts=number,
+        flags=0,
+        is_bigendian=False,
+        data=np.frombuffer(data, np.uint8),
+    )
+    return bytes(store.serialize_cdr(message, PACKET_TYPE))
+
+
+def foxglove_packet(store: Any, header: Any, codec: str, data: bytes) -> bytes:
+    """Serialise a packet of video as Foxglove takes it."""
+    message = store.types[FOXGLOVE_VIDEO_TYPE](
+        timestamp=header.stamp, frame_id=header.frame_id, data=np.frombuffer(data, np.uint8), format=codec
+    )
+    return bytes(store.serialize_cdr(message, FOXGLOVE_VIDEO_TYPE))
+
+
 def compressed_image(store: Any, header: Any, kind: str, data: bytes) -> bytes:
-    """Serialise a compressed image; ``kind`` is ``jpeg`` or ``png``."""
+    """Serialise a compressed image; ``kind`` is ``jpeg``, ``png``, or a packet's codec."""
     message = store.types[COMPRESSED_TYPE](header=header, format=kind, data=np.frombuffer(data, np.uint8))
     return bytes(store.serialize_cdr(message, COMPRESSED_TYPE))
 
@@ -133,13 +166,16 @@ __all__ = [
     "PACKET_TYPE",
     "VISION_INFO_TYPE",
     "compressed_image",
+    "foxglove_packet",
     "frame_from_cdr",
     "from_cdr",
     "header",
     "header_of",
     "image",
+    "image_packet",
     "is_depth_topic",
     "label_info",
+    "numbered_packet",
     "vision_info",
     "without_depth",
 ]

@@ -3,6 +3,7 @@
 Examples:
     ros2 run yolo_trt_node play_images photos/ --fps 5 --loop --topic /camera/image_raw
     ros2 run yolo_trt_node play_images flight.mp4 --compressed
+    ros2 run yolo_trt_node play_images flight.mp4 --video h264
     ros2 run yolo_trt_node play_images flight_bag/ --clock
     ros2 run yolo_trt_node play_images flight_bag/ --restamp --wait-for-subscribers 1
 
@@ -31,7 +32,8 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
-from yolo_trt_node.replay.bags import BagError, begins_with_header, read_stamp, typestore, with_stamp
+from yolo_trt_node.replay.bags import BagError, begins_with_stamp, read_stamp, typestore, with_stamp
+from yolo_trt_node.replay.coders import VIDEO_CODECS, VIDEO_MESSAGES
 from yolo_trt_node.replay.messages import IMAGE_TYPES
 from yolo_trt_node.replay.sources import Recording, SourceError, Topic, open_source
 
@@ -210,7 +212,7 @@ class Player:
             self._sleep_until(due)
             self.worst_delay_s = max(self.worst_delay_s, time.monotonic() - due)
             kind = source.topics[message.topic].kind
-            stamped = begins_with_header(self._store, kind)
+            stamped = begins_with_stamp(self._store, kind)
             if self._restamp and first_ns is None:
                 # One shift for all keeps the rhythm of the stamps as the camera gave it.
                 first_ns = read_stamp(message.data) if stamped else message.time_ns
@@ -267,7 +269,7 @@ def restamped(store: Any, kind: str, data: bytes, first_ns: int, start_ns: int, 
     def moved(stamp_ns: int) -> int:
         return start_ns + round((stamp_ns - first_ns) / pace)
 
-    if begins_with_header(store, kind):
+    if begins_with_stamp(store, kind):
         return with_stamp(data, moved(read_stamp(data)))
     if kind == _TRANSFORMS:
         message = store.deserialize_cdr(data, kind)
@@ -311,6 +313,20 @@ def main() -> None:
         help="publish sensor_msgs/CompressedImage: JPEG and PNG files as they are, all else as JPEG",
     )
     parser.add_argument(
+        "--video",
+        choices=tuple(VIDEO_CODECS),
+        default="",
+        help="publish compressed video, as a drone does (needs PyAV)",
+    )
+    parser.add_argument(
+        "--video-message",
+        choices=tuple(VIDEO_MESSAGES),
+        default="compressed",
+        help="its packets as sensor_msgs/CompressedImage, ffmpeg_image_transport_msgs/FFMPEGPacket (under "
+        "TOPIC/ffmpeg), foxglove_msgs/CompressedVideo (TOPIC/foxglove) or sensor_msgs/Image without a size; "
+        "default: %(default)s",
+    )
+    parser.add_argument(
         "--clock",
         action="store_true",
         help="publish the recording's time on /clock, for nodes with use_sim_time",
@@ -341,6 +357,8 @@ def main() -> None:
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
     if arguments.rate <= 0 or arguments.fps < 0:
         parser.error("--rate and --fps must be greater than 0")
+    if arguments.video and arguments.compressed:
+        parser.error("--compressed sends stills, --video packets of video: choose one")
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         # Ctrl-C reaches the process from the terminal and again from `ros2`; the second must not cut short
@@ -374,6 +392,8 @@ def play_recording(arguments: argparse.Namespace) -> None:
         frame_id=arguments.frame_id,
         fps=arguments.fps,
         compressed=arguments.compressed,
+        video=arguments.video,
+        video_message=arguments.video_message,
     ) as source:
         player = Player(source, store, arguments)
         try:

@@ -32,7 +32,7 @@ from yolo_trt_node.replay.bags import (
     STORAGES,
     BagError,
     BagWriter,
-    begins_with_header,
+    begins_with_stamp,
     read_stamp,
     typestore,
 )
@@ -82,7 +82,7 @@ class Recorder(Node):
             self.get_logger().info(f"recording {topic} ({kind})")
 
     def _write_to(self, topic: str, kind: str) -> Callable[[bytes], None]:
-        stamped = begins_with_header(self._store, kind)
+        stamped = begins_with_stamp(self._store, kind)
         if stamped:
             self.arrivals[topic] = []
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from yolo_trt_node.images.errors import ImageError
 from yolo_trt_node.replay.bags import BagError, messages, open_bag, typestore
+from yolo_trt_node.replay.coders import to_jpeg
 from yolo_trt_node.replay.messages import COMPRESSED_TYPE, IMAGE_TYPE, frame_from_cdr
-from yolo_trt_node.replay.sources import to_jpeg
 
 from yolo_autonomy.annotations import annotation_color, label
 from yolo_autonomy.target import Candidate
