@@ -12,6 +12,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -19,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,8 +32,8 @@ IMAGE = "localhost/yolo_trt_node"
 TOOLS = ("buildah", "mmdebstrap")
 # Where this machine's pip is told to find its certificates, the image's pip is told too.
 CERTIFICATES = os.environ.get("PIP_CERT", "")
-# As `ipc: host` of the compose file: images go through Fast DDS's shared memory.
-_IPC = "--volume=/dev/shm:/dev/shm"
+# Of the DDS network: nobody else's images are answered here.
+_DOMAIN = 1 + os.getpid() % 100
 _READY_S = 90.0
 _END_S = 20.0
 
@@ -57,6 +60,8 @@ def main() -> int:
             print(f"image: {path} does not exist; `make demo` makes a flight and a model", file=sys.stderr)
             return 1
     try:
+        # Works in a container, too, where no file system may be mounted.
+        os.environ.setdefault("STORAGE_DRIVER", "vfs")
         build()
         images, answers = replay(arguments.bag, arguments.model, arguments.topic)
     except ImageError as error:
@@ -111,7 +116,15 @@ def replay(bag: Path, model: Path, topic: str) -> tuple[int, int]:
     from rosbags.highlevel import AnyReader
 
     services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
-    with tempfile.TemporaryDirectory() as folder:
+    # As `ipc: host` of the compose file, images go through Fast DDS's shared memory. It is of this trial
+    # alone: what another user's processes left in the machine's cannot be opened by the image's
+    # user, and images then go through sockets, which lose most of them.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(prefix="yolo_image_", dir="/dev/shm") as shared,
+    ):
+        Path(shared).chmod(0o1777)
+        common = ("--isolation=chroot", f"--volume={shared}:/dev/shm", f"--env=ROS_DOMAIN_ID={_DOMAIN}")
         recorded = Path(folder) / "recorded"
         recorded.mkdir()
         recorded.chmod(0o777)
@@ -120,9 +133,9 @@ def replay(bag: Path, model: Path, topic: str) -> tuple[int, int]:
         running: dict[str, subprocess.Popen[bytes]] = {}
         try:
             for name in ("detector", "recorder"):
-                running[name] = start(container, services[name], values)
-            wait_until_healthy(container, running["detector"])
-            running["player"] = start(container, services["player"], values)
+                running[name] = start(container, services[name], values, common)
+            wait_until_healthy(container, running["detector"], common)
+            running["player"] = start(container, services["player"], values, common)
             status = running.pop("player").wait()
             if status:
                 raise ImageError(f"the player ended with status {status}")
@@ -130,10 +143,6 @@ def replay(bag: Path, model: Path, topic: str) -> tuple[int, int]:
         finally:
             for process in running.values():
                 stop(process)
-            # buildah may end before what it ran: the recorder still writes the index of its bag.
-            deadline = time.monotonic() + _END_S
-            while not (recorded / "bag" / "metadata.yaml").exists() and time.monotonic() < deadline:
-                time.sleep(0.2)
             quiet(["buildah", "rm", container])
         counts = {}
         for name, path in (("played", bag), ("recorded", recorded / "bag")):
@@ -142,8 +151,10 @@ def replay(bag: Path, model: Path, topic: str) -> tuple[int, int]:
         return counts["played"].get(topic, 0), counts["recorded"].get("/detections", 0)
 
 
-def start(container: str, service: dict, values: dict[str, object]) -> subprocess.Popen[bytes]:
-    """Start one service in the container, with its volumes."""
+def start(
+    container: str, service: dict, values: dict[str, object], common: Sequence[str]
+) -> subprocess.Popen[bytes]:
+    """Start one service in the container, with its volumes and the shared memory of all."""
     volumes = []
     for volume in service.get("volumes", ()):
         source, target, *mode = expand(volume, values).rsplit(":", 2 if volume.endswith(":ro") else 1)
@@ -151,7 +162,7 @@ def start(container: str, service: dict, values: dict[str, object]) -> subproces
             volumes.append(f"--volume={source}:{target}" + (":ro" if mode else ""))
     command = ["/opt/yolo/docker/entrypoint.sh", *expand(service["command"], values).split()]
     return subprocess.Popen(
-        ["buildah", "run", "--isolation=chroot", _IPC, *volumes, container, "--", *command],
+        ["buildah", "run", *common, *volumes, container, "--", *command],
         start_new_session=True,
     )
 
@@ -165,11 +176,11 @@ def expand(text: str, values: dict[str, object]) -> str:
     return text
 
 
-def wait_until_healthy(container: str, detector: subprocess.Popen[bytes]) -> None:
+def wait_until_healthy(container: str, detector: subprocess.Popen[bytes], common: Sequence[str]) -> None:
     """Run the image's health check until it is content."""
     check = ["/opt/yolo/docker/entrypoint.sh", "python", "/opt/yolo/docker/healthy.py"]
     deadline = time.monotonic() + _READY_S
-    while not quiet(["buildah", "run", "--isolation=chroot", _IPC, container, "--", *check]):
+    while not quiet(["buildah", "run", *common, container, "--", *check]):
         if detector.poll() is not None:
             raise ImageError(f"the detector ended with status {detector.returncode}")
         if time.monotonic() > deadline:
@@ -177,15 +188,21 @@ def wait_until_healthy(container: str, detector: subprocess.Popen[bytes]) -> Non
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a service as compose does: with SIGINT, and in the end with SIGKILL."""
-    for number, seconds in ((signal.SIGINT, _END_S), (signal.SIGKILL, _END_S)):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, number)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            continue
+    """End a service as compose does: with SIGINT to it alone, and in the end with SIGKILL to all.
+
+    buildah itself is not told: it would end at once, and take the service with it before its bag is whole.
+    """
+    if process.poll() is not None:
+        return
+    for part in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not part.children():
+                part.send_signal(signal.SIGINT)
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def quiet(command: list[object]) -> bool:
