@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @app.command(
     "export",
-    epilog="Example: yolo-compress export best.pt --precision fp16 --precision int8 --data VisDrone.yaml",
+    epilog="Example: yolo-compress export models/demo_parent.pt --precision fp16 -o exported/small.onnx",
 )
 def export_command(
     checkpoint: Annotated[Path, typer.Argument(help="An Ultralytics checkpoint (.pt) of a detector.")],
@@ -79,7 +79,11 @@ def export_command(
         console.print(f"written: {one.path}", soft_wrap=True)
 
 
-@app.command("evaluate", epilog="Example: yolo-compress evaluate model.onnx --data VisDrone.yaml --split val")
+@app.command(
+    "evaluate",
+    epilog="Example: yolo-compress data scenes scenes && yolo-compress evaluate models/demo_parent.pt "
+    "--data scenes/data.yaml --split val",
+)
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.pt), an ONNX file or an engine (.engine).")],
     data: Annotated[Path, typer.Option(help="An Ultralytics data set description (YAML).")],

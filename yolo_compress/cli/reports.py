@@ -10,7 +10,7 @@ import typer
 from yolo_compress.cli.app import Classes, Overrides, app, console
 
 
-@app.command("report", epilog="Example: yolo-compress report runs/demo")
+@app.command("report", epilog="Example: yolo-compress run demo && yolo-compress report runs/demo")
 def report_command(
     run: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
 ) -> None:
@@ -23,7 +23,7 @@ def report_command(
     console.print(f"written: {page}", soft_wrap=True)
 
 
-@app.command("doctor", epilog="Example: yolo-compress doctor config/compress/hit_uav.yaml")
+@app.command("doctor", epilog="Example: yolo-compress doctor config/compress/demo.yaml")
 def doctor_command(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe to check too.")] = None,
     overrides: Overrides = None,

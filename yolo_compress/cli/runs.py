@@ -47,7 +47,11 @@ def do_run(loaded: Recipe) -> RunResult:
     return result
 
 
-@app.command("compress", epilog="Example: yolo-compress compress best.pt --data my.yaml --macs 0.33")
+@app.command(
+    "compress",
+    epilog="Example: yolo-compress data scenes scenes && yolo-compress compress models/demo_parent.pt "
+    "--data scenes/data.yaml --macs 0.33 --epochs 16",
+)
 def compress_command(
     checkpoint: Annotated[Path, typer.Argument(help="The trained detector, an Ultralytics .pt.")],
     data: Annotated[Path, typer.Option(help="The data set that it was trained on (YAML).")],

@@ -24,7 +24,9 @@ def do_stage(loaded: Recipe, name: str, checkpoints: list[Path]) -> None:
     console.print(f"written: {folder / CHECKPOINT}", soft_wrap=True)
 
 
-@app.command("train", epilog="Example: yolo-compress train config/compress/demo.yaml teacher.train.epochs=20")
+@app.command(
+    "train", epilog="Example: yolo-compress train config/compress/scenes.yaml teacher.train.epochs=20"
+)
 def train_command(
     recipe: RecipeFile, overrides: Overrides = None, sets: Sets = None, output: Output = None
 ) -> None:
@@ -34,7 +36,7 @@ def train_command(
 
 @app.command(
     "sparsify",
-    epilog="Example: yolo-compress sparsify best.pt recipe.yaml sparsify.strength=0.1 -o runs/mine",
+    epilog="Example: yolo-compress sparsify models/demo_parent.pt demo -o runs/mine",
 )
 def sparsify_command(
     checkpoint: Annotated[Path, typer.Argument(help="The detector to train on, an Ultralytics .pt.")],
@@ -47,7 +49,7 @@ def sparsify_command(
     do_stage(load(recipe, overrides, sets, output), "sparse", [checkpoint])
 
 
-@app.command("prune", epilog="Example: yolo-compress prune best.pt --macs 0.33 --input-size 640 -o pruned.pt")
+@app.command("prune", epilog="Example: yolo-compress prune models/demo_parent.pt --macs 0.33 -o pruned.pt")
 def prune_command(
     checkpoint: Annotated[Path, typer.Argument(help="The detector to prune, an Ultralytics .pt.")],
     overrides: Annotated[
@@ -102,7 +104,9 @@ def prune_command(
 
 
 @app.command(
-    "distill", epilog="Example: yolo-compress distill pruned.pt --teacher best.pt recipe.yaml -o runs/mine"
+    "distill",
+    epilog="Example: yolo-compress prune models/demo_parent.pt --macs 0.33 -o pruned.pt && "
+    "yolo-compress distill pruned.pt --teacher models/demo_parent.pt demo -o runs/mine",
 )
 def distill_command(
     student: Annotated[Path, typer.Argument(help="The detector to train, an Ultralytics .pt.")],

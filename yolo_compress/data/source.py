@@ -62,7 +62,7 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> RunData:
         fingerprint = _fingerprint(read)
         write_description(write_training_set(read, folder / "training_set", fingerprint), description)
         return RunData(description, read["train"].description.path.stem, fingerprint)
-    given = _generate(scenes, recipe.threads, folder / "data", console)
+    given = generate_scenes(scenes, recipe.threads, folder / "data", console)
     content = yaml.safe_load(given.read_text(encoding="utf-8"))
     # Ultralytics looks for a relative path in its own settings' folder.
     content["path"] = str((given.parent / str(content.get("path") or ".")).resolve())
@@ -98,7 +98,12 @@ def camera_spec(scenes: Scenes) -> SceneSpec:
         raise UserError(f"data.scenes.camera: {error}") from error
 
 
-def _generate(scenes: Scenes, threads: int, folder: Path, console: Console) -> Path:
+def generate_scenes(scenes: Scenes, threads: int, folder: Path, console: Console) -> Path:
+    """Generate scenes into a folder, or find them there, and return their description (``data.yaml``).
+
+    Raises:
+        UserError: the section describes no scenes that can be, or the folder cannot be written.
+    """
     try:
         spec = camera_spec(scenes).scaled(scenes.scale, width=scenes.width, height=scenes.height)
     except ValueError as error:
