@@ -9,6 +9,7 @@
 # make lint      ruff, mypy, the Dockerfiles, the licence of each file, the site's links
 # make docs      the site, into site/
 # make image     build the CPU image from a plain Debian and replay the demo's flight in it (buildah, mmdebstrap)
+# make tutorial  type what docs/tutorial.md says in a fresh clone, on other data than the demo's
 # make clean     remove what the targets made (not the virtual environment)
 #
 # Each target sets up what it needs first (.venv, ROS 2, the workspace); a re-run costs seconds.
@@ -18,7 +19,7 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak ptx lint docs image clean
+.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak ptx lint docs image tutorial clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -84,6 +85,9 @@ docs: setup
 image:
 	@test -d demo/flight || $(MAKE) demo
 	@$(ENV) exec python docker/try_image.py --bag demo/flight --model demo/run/distilled/model.onnx $(ARGS)
+
+tutorial: setup
+	@$(ENV) exec python docs/type_tutorial.py $(ARGS)
 
 clean:
 	rm -rf demo demo-real demo-landing runs site ros2_ws/build ros2_ws/install ros2_ws/log
