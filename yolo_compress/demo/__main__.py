@@ -30,16 +30,17 @@ from yolo_compress.demo import real
 from yolo_compress.demo.flight import DemoFrame, RecordedFlight, generated_shots, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly
-from yolo_compress.demo.report import flight_table, write_demo_report
+from yolo_compress.demo.report import flight_against_table, flight_table, write_demo_report
 from yolo_compress.errors import UserError
 from yolo_compress.export.export import export_onnx
 from yolo_compress.measure.accuracy import Accuracy, Found, score
 from yolo_compress.pruning.budget import count_macs, count_params
-from yolo_compress.report.page import Rows
+from yolo_compress.report.page import PagePart, Rows
 from yolo_compress.run.recipe import RunResult, run_recipe
 from yolo_compress.run.record import percent
 
 DEMO_RECIPE = Path("config", "compress", "demo.yaml")
+DOCS = Path("docs")
 PARENT_RECIPE = Path("config", "compress", "demo_parent.yaml")
 FLIGHT_SIZE = (1280, 720)
 FLIGHT_FPS = 20.0
@@ -88,6 +89,10 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _demo(output: Path, console: Console, train: bool) -> None:
     began = time.monotonic()
+    console.print(
+        "on two cores this takes about six minutes"
+        + (", and an hour for the training before" if train else "")
+    )
     changes = [f"output={output / 'run'}"]
     if train:
         _headline(console, "0/3  train the detector from random weights")
@@ -120,6 +125,7 @@ def _demo(output: Path, console: Console, train: bool) -> None:
         f"{100 * compressed.params / dense.params:.0f} % of its parameters and answers in "
         f"{compressed.latency.ratio:.2f} of its time. AP50 on {compressed.accuracy.images} scenes that "
         f"neither was trained on: {percent(compressed.accuracy.ap50)} against {percent(dense.accuracy.ap50)}."
+        + flight_against_table((dense.accuracy, compressed.accuracy), (accuracy[0], accuracy[1]))
     )
     _report(
         output,
@@ -137,6 +143,7 @@ def _demo(output: Path, console: Console, train: bool) -> None:
         "frame's stamp to the arrival of its detections at the recorder. AP50 as published: at the node's "
         "score threshold, frames without an answer counting as empty.",
         command="make demo",
+        onward=_onward(output, run),
     )
 
 
@@ -239,6 +246,23 @@ def _stage_rows(run: RunResult) -> Rows:
     )
 
 
+def _onward(output: Path, run: RunResult) -> PagePart:
+    """Say what can be opened and typed next: the model, the pages that explain, the user's own detector."""
+    wanted = [
+        ("the compressed model, an ONNX file that describes itself", run.onnx),
+        ("the dense model, of the same kind", run.stages[0].onnx),
+        ("from your data to your drone, step by step", DOCS / "tutorial.md"),
+        ("what the figures mean, every recipe", DOCS / "compression.md"),
+        ("no detections?", DOCS / "no_detections.md"),
+    ]
+    return PagePart(
+        "Onward",
+        links=[(text, os.path.relpath(path, output)) for text, path in wanted if path.is_file()],
+        code=f"ros2 launch yolo_trt_node detect.launch.py model:={run.onnx.resolve()}\n"
+        "yolo-compress compress best.pt --data my.yaml --macs 0.33      # your own",
+    )
+
+
 def _report(
     output: Path,
     began: float,
@@ -253,6 +277,7 @@ def _report(
     names: Sequence[str],
     flights_note: str,
     command: str,
+    onward: PagePart | None = None,
 ) -> None:
     """Draw the pictures, write the page, and say where they are."""
     sheet, ages, page = output / "contact_sheet.png", output / "frame_ages.png", output / "report.html"
@@ -272,6 +297,7 @@ def _report(
         "every model answered. Boxes as published by the node.",
         ages=ages,
         command=command,
+        onward=onward,
         seconds=seconds,
     )
     console.print(summary)

@@ -12,6 +12,26 @@ from yolo_compress.report.page import PagePart, Rows, class_legend, photo, write
 from yolo_compress.run.record import percent
 
 
+def flight_against_table(
+    images: tuple[Accuracy, Accuracy], flown: tuple[Accuracy, Accuracy], name: str = "compressed"
+) -> str:
+    """Say what the flight says, where that points the other way than the images; otherwise nothing.
+
+    Args:
+        images: of the dense and the compressed model on single images.
+        flown: of the same two, of what was published in flight.
+        name: of the second.
+    """
+    on_images, in_flight = ((second.ap50 or 0.0) - (first.ap50 or 0.0) for first, second in (images, flown))
+    if on_images * in_flight >= 0:
+        return ""
+    better = "ahead" if in_flight > 0 else "behind"
+    return (
+        f" In the flight below it is the other way round, and the {name} model is {better}: AP50 of what was "
+        f"published {percent(flown[1].ap50)} against {percent(flown[0].ap50)}."
+    )
+
+
 def flight_table(flown: Sequence[FlownModel], accuracy: Sequence[Accuracy], note: str) -> Rows:
     """One row a model: answers, drops, ages, and the AP50 of what was published."""
     return Rows(
@@ -44,6 +64,7 @@ def write_demo_report(
     sheet_note: str,
     ages: Path,
     command: str,
+    onward: PagePart | None,
     seconds: float,
 ) -> None:
     """Write the page, with its pictures inside.
@@ -59,6 +80,7 @@ def write_demo_report(
         sheet_note: which frames they are.
         ages: picture of the frame ages.
         command: what was typed.
+        onward: what to look at and type next; None where nothing follows.
         seconds: how long all of it took.
     """
     seen = photo(read_image(sheet), "The same frames with the ground truth and with each model's boxes")
@@ -74,6 +96,7 @@ def write_demo_report(
                 table=flights,
                 pictures=[photo(read_image(ages), "Frame age over the time of the flight")],
             ),
+            *([onward] if onward else []),
             PagePart("How it was made", code=command, note=f"in {seconds / 60:.1f} minutes"),
         ],
     )

@@ -63,6 +63,7 @@ class PagePart:
         pictures: one below the other.
         note: below the pictures.
         code: typed text.
+        links: texts and where they lead, relative to the page.
         details: summaries and texts that open on a click.
     """
 
@@ -73,6 +74,7 @@ class PagePart:
     pictures: Sequence[PagePicture] = ()
     note: str = ""
     code: str = ""
+    links: Sequence[tuple[str, str]] = ()
     details: Sequence[tuple[str, str]] = ()
 
 

@@ -1,6 +1,7 @@
 """The demo's parts: the flight's bag, the flight over DDS, the report."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from yolo_compress.data.labelled import GroundTruth
 from yolo_compress.demo.flight import ORIGIN, DemoFrame, RecordedFlight, truth_of, write_flight
 from yolo_compress.demo.pictures import age_timeline, choose_frames, contact_sheet
 from yolo_compress.demo.replay import FlownModel, fly
-from yolo_compress.demo.report import Rows, flight_table, write_demo_report
+from yolo_compress.demo.report import Rows, flight_against_table, flight_table, write_demo_report
 from yolo_compress.errors import UserError
 from yolo_compress.measure.accuracy import Found, score
+from yolo_compress.report.page import PagePart
 
 NAMES = ("red", "green", "blue")
 FRAMES = 12
@@ -139,11 +141,26 @@ def test_pictures_and_report_are_made_and_need_no_other_file(flight, tmp_path):
         sheet_note="n",
         ages=tmp_path / "ages.png",
         command="make demo",
+        onward=PagePart("Onward", links=[("the <model>", "run/model.onnx")]),
         seconds=90,
     )
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 2
     assert "model &lt;one&gt;" in page
     assert "1.5 minutes" in page
+    assert '<a href="run/model.onnx">the &lt;model&gt;</a>' in page
+    assert page.count('class="scroll"') == 1  # the wide table says that it goes on, the narrow one does not
     assert 'src="http' not in page
     assert "<script" not in page
+
+
+def test_the_lead_names_the_flight_where_it_points_the_other_way():
+    def models(dense: float | None, compressed: float | None):
+        return SimpleNamespace(ap50=dense), SimpleNamespace(ap50=compressed)
+
+    assert flight_against_table(models(0.7, 0.6), models(0.5, 0.4)) == ""
+    assert flight_against_table(models(None, None), models(0.5, 0.4)) == ""
+    ahead = flight_against_table(models(0.7, 0.6), models(0.412, 0.5))
+    assert "compressed model is ahead" in ahead
+    assert "50.0 against 41.2" in ahead
+    assert "is behind" in flight_against_table(models(0.6, 0.7), models(0.5, 0.4))
