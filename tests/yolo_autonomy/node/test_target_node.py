@@ -1,7 +1,7 @@
 """The chosen object over DDS: with the image's stamp, its place, and the word that it is lost."""
 
 import pytest
-from geometry_msgs.msg import PointStamped
+from geometry_msgs.msg import PointStamped, PoseStamped
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Range
 from std_msgs.msg import String
@@ -41,8 +41,11 @@ def test_a_target_is_published_kept_placed_and_lost(bench):
     places, infos = make(Detection3DArray, "detections_3d", 10), make(CameraInfo, "camera_info", 10)
     ranges, clicks = make(Range, "range", 10), make(PointStamped, "select_point", 10)
     targets, points = bench.listen(Detection2D, "target"), bench.listen(PointStamped, "target_point")
+    poses = bench.listen(PoseStamped, "target_pose")
     states = bench.listen(String, "target_state")
-    assert bench.connected(detections, places, infos, ranges, clicks, node._targets, node._points)
+    assert bench.connected(
+        detections, places, infos, ranges, clicks, node._targets, node._points, node._poses
+    )
 
     # No detection without a class, and none with a number that is none, becomes a target.
     broken = image(9, (float("nan"), 1, "0", 1.0, "9"))
@@ -60,8 +63,11 @@ def test_a_target_is_published_kept_placed_and_lost(bench):
     assert bench.spin_until(lambda: points)
     assert (points[0].header.frame_id, points[0].point.x) == ("map", 30.0)
 
-    infos.publish(CameraInfo(width=640, height=480, k=[400.0, 0, 320, 0, 400, 240, 0, 0, 1]))
-    assert bench.spin_until(lambda: node._camera is not None)
+    calibration = [400.0, 0, 320, 0, 400, 240, 0, 0, 1]
+    infos.publish(CameraInfo(width=64, height=48, k=calibration))
+    infos.publish(CameraInfo(width=64, height=48, k=calibration))
+    infos.publish(CameraInfo(width=640, height=480, k=calibration))
+    assert bench.spin_until(lambda: node._camera is not None and node._camera.width == 640)
     measured = Range(min_range=0.1, max_range=50.0, range=20.0)
     measured.header.stamp.sec = 11
     ranges.publish(measured)
@@ -72,6 +78,9 @@ def test_a_target_is_published_kept_placed_and_lost(bench):
     at = points[-1]
     assert (at.header.frame_id, at.header.stamp.sec) == ("camera", 11)
     assert (at.point.x, at.point.y, at.point.z) == pytest.approx((5.0, 0.0, 20.0))
+    assert bench.spin_until(lambda: len(poses) == 2)
+    assert [(pose.header, pose.pose.position) for pose in poses] == [(p.header, p.point) for p in points]
+    assert poses[0].pose.orientation.w == 1.0
 
     for second in (12, 13):
         detections.publish(image(second, (100, 100, "0", 0.99, "1")))

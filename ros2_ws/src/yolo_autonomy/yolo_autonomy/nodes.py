@@ -96,7 +96,7 @@ class CameraNode(AdapterNode):
         self.create_subscription(CameraInfo, "camera_info", self._on_info, NEWEST)
 
     def _on_info(self, message: CameraInfo) -> None:
-        if self._info is not None and message.k == self._info.k and message.d == self._info.d:
+        if self._info is not None and _calibration(message) == _calibration(self._info):
             return
         self._info = message
         try:
@@ -104,6 +104,14 @@ class CameraNode(AdapterNode):
         except ProjectionError as error:
             self._camera = None
             self.get_logger().warning(f"camera_info: {error}")
+
+
+def _calibration(info: CameraInfo) -> tuple[object, ...]:
+    """Return what `pinhole` reads, so that it can be compared: the matrices are arrays, which cannot."""
+    return (
+        info.width, info.height, info.distortion_model, info.roi, info.binning_x, info.binning_y,
+        *(tuple(numbers) for numbers in (info.d, info.k, info.r, info.p)),
+    )  # fmt: skip
 
 
 def pinhole(info: CameraInfo) -> PinholeCamera:
@@ -172,6 +180,8 @@ def run_node(make: Callable[[], AdapterNode]) -> None:
         while not stopping and rclpy.ok():
             executor.spin_once(timeout_sec=_SPIN_S)
     except ValueError as error:
+        if node is not None:
+            raise  # not the user's error: where it came from is to be seen
         print(error, file=sys.stderr)
         sys.exit(1)
     except ExternalShutdownException:

@@ -11,7 +11,7 @@ from yolo_autonomy.parameters import Table
 PREFERENCES = ("center", "point", "score", "largest")
 TOPICS = (
     "detections", "detections_3d", "label_info", "camera_info", "range", "select_point",
-    "target", "target_point", "target_state",
+    "target", "target_point", "target_pose", "target_state",
 )  # fmt: skip
 PARAMETERS: Table = {
     "classes": ([""], "Class names or ids that may become the target; empty admits all."),

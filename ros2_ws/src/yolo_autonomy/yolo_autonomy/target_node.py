@@ -4,8 +4,8 @@ In:  detections (vision_msgs/Detection2DArray), label_info, camera_info; where t
      detections_3d (the detector's ground projection), range (sensor_msgs/Range along the line of sight) and
      select_point (geometry_msgs/PointStamped, a pixel: the object there becomes the target).
 Out: target (vision_msgs/Detection2D, one for each image that shows it, with the image's stamp),
-     target_point (geometry_msgs/PointStamped, its place), target_state (std_msgs/String, latched:
-     searching, tracking, coasting, lost).
+     target_point and target_pose (geometry_msgs/PointStamped and PoseStamped, its place),
+     target_state (std_msgs/String, latched: searching, tracking, coasting, lost).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PointStamped
+from geometry_msgs.msg import Point, PointStamped, PoseStamped
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import Range
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray, LabelInfo
 
 from yolo_autonomy.nodes import (
@@ -56,6 +56,7 @@ class TargetSelection(CameraNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._targets = self.create_publisher(Detection2D, "target", RELIABLE)
         self._points = self.create_publisher(PointStamped, "target_point", RELIABLE)
+        self._poses = self.create_publisher(PoseStamped, "target_pose", RELIABLE)
         self._states = self.create_publisher(String, "target_state", LATCHED)
         self.create_subscription(Detection2DArray, "detections", self._on_detections, RELIABLE)
         self.create_subscription(Detection3DArray, "detections_3d", self._on_places, RELIABLE)
@@ -98,9 +99,7 @@ class TargetSelection(CameraNode):
             return
         ray = self._camera.rays(np.array([found.box[:2]]))[0] * self._range[1]
         if np.isfinite(ray).all():
-            point = PointStamped(header=message.header)
-            point.point.x, point.point.y, point.point.z = ray.tolist()
-            self._points.publish(point)
+            self._publish_place(message.header, Point(**dict(zip("xyz", ray.tolist(), strict=True))))
 
     def _on_places(self, message: Detection3DArray) -> None:
         """Publish the place on the ground of the target: the same track's, or the same class and score's."""
@@ -113,8 +112,15 @@ class TargetSelection(CameraNode):
             best = detection.results[0]
             same = (best.hypothesis.class_id, best.hypothesis.score) == (target.class_id, target.score)
             if detection.id == target.track_id if target.track_id else same:
-                self._points.publish(PointStamped(header=message.header, point=best.pose.pose.position))
+                self._publish_place(message.header, best.pose.pose.position)
                 return
+
+    def _publish_place(self, header: Header, place: Point) -> None:
+        """Publish a place as a point, and as a pose without a turn for those who read poses only."""
+        self._points.publish(PointStamped(header=header, point=place))
+        pose = PoseStamped(header=header)
+        pose.pose.position = place
+        self._poses.publish(pose)
 
     def _on_labels(self, message: LabelInfo) -> None:
         self._selector.names = {str(item.class_id): item.class_name for item in message.class_map}
