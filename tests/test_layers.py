@@ -25,7 +25,7 @@ LAYERS = {
         ("stages",),
         ("pruning", "sparsity", "distillation", "dense"),
         ("run",),
-        ("compare", "report", "readiness", "compress"),
+        ("compare", "verdicts", "report", "readiness", "compress", "cluster"),
         ("demo", "doctor", "cli"),
     ),
     "yolo_trt_node": (

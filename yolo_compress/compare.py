@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -54,7 +55,6 @@ def run_comparison(
         UserError: something in the recipe, the data or the models cannot be used.
     """
     output = arms.base.output
-    saved = arms.comparison.model_copy(update={"base": Path(BASE), "set": {}})
     shown = _shown(arms)
     seeds = arms.comparison.seeds
     if arm is not None and arm not in shown:
@@ -68,9 +68,8 @@ def run_comparison(
     ]
     stages = [stage for name, number in pieces for stage in plan(_seeded(shown[name], number))]
     check_devices(stages)
-    claim_folder(output, DOCUMENT, saved)
-    files.write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
-    worker = StageWorker(arms.base, console, lambda stage: _folder(output, stage))
+    claim(arms)
+    worker = worker_of(arms, console)
     worker.require_space(stages)
     _parts(arms)
     for name, number in pieces:
@@ -82,6 +81,56 @@ def run_comparison(
     result = collect(arms, console)
     _write(result, output)
     return result
+
+
+def claim(arms: Arms) -> None:
+    """Make the comparison's folder, and write into it what is compared.
+
+    Raises:
+        UserError: the folder is another's or cannot be written.
+    """
+    output = arms.base.output
+    saved = arms.comparison.model_copy(update={"base": Path(BASE), "set": {}})
+    claim_folder(output, DOCUMENT, saved)
+    files.write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
+
+
+def worker_of(arms: Arms, console: Console) -> StageWorker:
+    """Return what does single stages of a comparison, in its folder."""
+    return StageWorker(arms.base, console, lambda stage: _folder(arms.base.output, stage))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a comparison, which may be done beside others once those that it needs are done.
+
+    Attributes:
+        stage: what is done.
+        folder: where.
+        needs: the folders of the stages whose models it reads.
+        shown: whether it is the last of an arm, and so measured.
+    """
+
+    stage: Stage
+    folder: Path
+    needs: tuple[Path, ...]
+    shown: bool
+
+
+def steps(arms: Arms) -> list[Step]:
+    """Return every stage of every arm and seed once, each after those that it needs."""
+    output = arms.base.output
+    found: dict[Path, Step] = {}
+    for number in arms.comparison.seeds:
+        for recipe in _shown(arms).values():
+            stages = plan(_seeded(recipe, number))
+            for stage in stages:
+                folder = _folder(output, stage)
+                known = found.get(folder)
+                shown = stage is stages[-1] or (known is not None and known.shown)
+                needs = tuple(_folder(output, parent) for parent in stage.parents)
+                found[folder] = Step(stage, folder, needs, shown)
+    return list(found.values())
 
 
 def collect(arms: Arms, console: Console | None = None) -> ComparisonResult:

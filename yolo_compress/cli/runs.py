@@ -141,6 +141,17 @@ def compare_command(
     collect: Annotated[
         bool, typer.Option("--collect", help="Show what is there already; train nothing.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Train on a Ray cluster whose workers see the same files: its address, auto, or local.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(help="With --ray: GPUs a stage takes; by default 1, none where the device is cpu."),
+    ] = None,
 ) -> None:
     """Train several ways to a detector at one budget of epochs, and say which is worth it."""
     from yolo_compress.config.loading import load_comparison
@@ -151,6 +162,12 @@ def compare_command(
         from yolo_compress import compare as comparison
         from yolo_compress.report.content import write_report
 
+        if ray is not None:
+            if collect or arm is not None or seed is not None:
+                raise UserError("--ray does all arms and seeds: leave out --arm, --seed and --collect")
+            from yolo_compress.cluster import train_on_ray
+
+            train_on_ray(arms, console, ray, gpus)
         if collect:
             result = comparison.collect(arms, console)
         else:
