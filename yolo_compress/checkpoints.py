@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def load_model(path: str | Path) -> DetectionModel:
     Raises:
         UserError: there is no such file, or it holds no detector.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no model at {path}")
     try:
         model, _ = load_checkpoint(path)

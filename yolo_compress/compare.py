@@ -92,6 +92,7 @@ def claim(arms: Arms) -> None:
     output = arms.base.output
     saved = arms.comparison.model_copy(update={"base": Path(BASE), "set": {}})
     claim_folder(output, DOCUMENT, saved)
+    files.sweep_temporary()
     files.write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
 
 

@@ -13,7 +13,12 @@ class UserError(Exception):
     """Something that the person at the keyboard can put right; the message says what, where and how."""
 
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.EFBIG, errno.EIO,
+)  # fmt: skip
+_DISK = (*_FULL, *_REFUSED)
 
 
 @contextlib.contextmanager
@@ -51,14 +56,16 @@ def explained_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise UserError(
                 f"the disk of {folder} is full ({error.strerror}); what was finished is kept: make room, and "
                 "the same command goes on from there"
             ) from error
         if error.errno == errno.ENOENT and not folder.exists():
-            raise UserError(f"the folder {folder} vanished while it was in use") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise UserError(
+                f"the folder {folder} is not there: it vanished while it was in use, or cannot be made"
+            ) from error
+        if error.errno in _REFUSED:
             raise UserError(
                 f"cannot write {error.filename or folder}: {error.strerror}; "
                 "choose another output folder or mend its permissions"

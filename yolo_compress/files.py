@@ -115,14 +115,18 @@ def sweep_temporary() -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold a lock file in the block; yields False at once where another process holds it.
 
     The kernel gives the lock up when its process dies, however it dies. The file stays.
+
+    Args:
+        path: of the file.
+        wait: rather wait until the other one is done, and yield True in any case.
     """
     with path.open("a+") as lock:
         alone = False
         with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             alone = True
         yield alone

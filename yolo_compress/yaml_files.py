@@ -33,8 +33,8 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"cannot read {what} {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # no name of a file holds a null byte
+        raise UserError(f"cannot read {what} {path}: {getattr(error, 'strerror', error)}") from error
     if len(content) > LARGEST_BYTES:
         raise UserError(f"{what} {path} is larger than {LARGEST_BYTES >> 20} MiB")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
@@ -12,7 +13,7 @@ from yolo_compress.cli import runs, stages, models, reports, data  # noqa: F401
 # isort: on
 
 from yolo_compress.cli.app import app
-from yolo_compress.errors import UserError
+from yolo_compress.errors import UserError, explained_disk_errors
 
 __all__ = ["app", "main"]
 
@@ -20,7 +21,9 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line; errors of the user's making end in one message and exit code 1."""
     try:
-        app()
+        with explained_disk_errors(Path.cwd()):
+            app()
     except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        errors.print(f"error: {error}")
         sys.exit(1)

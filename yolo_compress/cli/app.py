@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from yolo_compress.errors import explained_disk_errors
+
 if TYPE_CHECKING:
     from yolo_compress.config.sections import Recipe
 
@@ -22,8 +24,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
 )
 
-# No markup: paths and names of classes hold brackets.
-console = Console(highlight=False, markup=False)
+# No markup, no :names: of emoji: paths and names of classes hold brackets and colons.
+console = Console(highlight=False, markup=False, emoji=False)
 
 RecipeFile = Annotated[
     Path, typer.Argument(help="The recipe: a YAML file, or a shipped one's name, such as demo.")
@@ -76,9 +78,10 @@ def load(recipe: Path, overrides: list[str] | None, sets: list[str] | None, outp
 
 @contextlib.contextmanager
 def interruptible(folder: Path) -> Iterator[None]:
-    """Turn Ctrl-C into a sentence about what is kept and how to go on."""
+    """Turn Ctrl-C, and what the disk does, into a sentence about what is kept and how to go on."""
     try:
-        yield
+        with explained_disk_errors(folder):
+            yield
     except KeyboardInterrupt:
         console.print(
             f"\ninterrupted; finished stages and the last whole epoch are kept in {folder}, "

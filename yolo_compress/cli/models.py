@@ -66,6 +66,7 @@ def export_command(
     if destination.suffix != ".onnx":
         raise UserError(f"--output {destination} is no .onnx file")
     with explained_disk_errors(destination.parent):
+        destination.parent.mkdir(parents=True, exist_ok=True)  # to know now that it can be made
         delivered = deliver(
             checkpoint,
             destination,

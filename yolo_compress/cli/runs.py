@@ -18,7 +18,7 @@ from yolo_compress.cli.app import (
     interruptible,
     load,
 )
-from yolo_compress.errors import UserError
+from yolo_compress.errors import UserError, explained_disk_errors
 
 if TYPE_CHECKING:
     from yolo_compress.config.sections import Recipe
@@ -102,7 +102,8 @@ def compress_command(
         overrides=overrides or [],
     )
     if save_recipe is not None:
-        files.write_text(save_recipe, wish.written(recipe))
+        with explained_disk_errors(save_recipe.parent):
+            files.write_text(save_recipe, wish.written(recipe))
         console.print(f"recipe: {save_recipe}", soft_wrap=True)
     with tempfile.TemporaryDirectory() as name:
         path = save_recipe or Path(name, "recipe.yaml")

@@ -94,11 +94,11 @@ def prune_command(
             "latency, sensitivity and taylor are measured on images: give --data (or, for latency, --board)"
         )
     destination = output or checkpoint.with_name(f"{checkpoint.stem}-pruned.pt")
-    pruned = remove_channels(
-        load_model(checkpoint), settings, input_size, bench=None if data is None else Bench(data)
-    )
     with explained_disk_errors(destination.parent):
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.parent.mkdir(parents=True, exist_ok=True)  # to know now that it can be made
+        pruned = remove_channels(
+            load_model(checkpoint), settings, input_size, bench=None if data is None else Bench(data)
+        )
         save_model(pruned.model, destination)
     console.print(f"{pruned.summary()}; written: {destination}", soft_wrap=True)
 

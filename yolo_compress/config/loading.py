@@ -71,12 +71,12 @@ def recipe_file(path: Path) -> Path:
     Raises:
         UserError: there is neither; the message lists the shipped ones.
     """
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path's, False for whatever no file can be called
         return path
     shipped = _RECIPES / f"{path.stem}.yaml"
-    if path.name in (path.stem, shipped.name) and len(path.parts) == 1 and shipped.is_file():
+    if path.name in (path.stem, shipped.name) and len(path.parts) == 1 and os.path.isfile(shipped):
         return shipped
-    if path.is_dir() or path.suffix or len(path.parts) > 1:
+    if os.path.isdir(path) or path.suffix or len(path.parts) > 1:
         return path  # reading it says what is wrong
     names = ", ".join(sorted(file.stem for file in _RECIPES.glob("*.yaml")))
     raise UserError(f"there is no file {path}, and no shipped recipe of that name; shipped are: {names}")
@@ -164,7 +164,7 @@ def load_section(section: type[SectionType], overrides: Sequence[str], what: str
 def _found(model: str) -> str:
     """Return a model's path: as it is where that is a file, else among the shipped ones (models/...)."""
     shipped = SHIPPED / model
-    return str(shipped) if not Path(model).exists() and shipped.is_file() else model
+    return str(shipped) if not os.path.exists(model) and os.path.isfile(shipped) else model
 
 
 def _recipe(content: dict[str, Any], what: str) -> Recipe:
@@ -195,9 +195,9 @@ def _validate(section: type[SectionType], content: Mapping[str, Any], what: str)
 
 def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a YAML mapping, on top of the one that it extends."""
+    content = read_yaml(path, "the recipe")
     if path.resolve() in extended_by:
         raise UserError(f"the recipe {path} extends itself")
-    content = read_yaml(path, "the recipe")
     if not isinstance(content, dict):
         raise UserError(
             f"the recipe {path} must be a mapping of keys to values, as in config/compress/demo.yaml"
@@ -271,7 +271,8 @@ def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
         location = finding["loc"]
         key = ".".join(str(part) for part in location if part != "[key]")
         if finding["type"] == "extra_forbidden":
-            allowed = list(_section_at(root, location[:-1]).model_fields)
+            section = _section_at(root, location[:-1])
+            allowed = list(section.model_fields) if section else []
             near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             lines.append(f"  {key}: unknown key; {hint}allowed here: {', '.join(allowed)}")
@@ -291,17 +292,23 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _section_at(root: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
-    """Return the section class that lies at a location below ``root``."""
-    section = root
+def _section_at(root: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
+    """Return the section class that lies at a location below ``root``; None within a list or a value."""
+    section: type[BaseModel] | None = root
     for part in location:
+        if section is None or str(part) not in section.model_fields:
+            return None
         annotation = section.model_fields[str(part)].annotation
         candidates = (annotation, *getattr(annotation, "__args__", ()))
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
     return section
 
 
 def _description_of(root: type[BaseModel], location: Sequence[int | str]) -> str:
-    field = _section_at(root, location[:-1]).model_fields[str(location[-1])]
-    keys = ", ".join(_section_at(root, location).model_fields) if field.description is None else ""
+    parent = _section_at(root, location[:-1])
+    if parent is None:
+        return "a value of its list"
+    field = parent.model_fields[str(location[-1])]
+    section = _section_at(root, location)
+    keys = ", ".join(section.model_fields) if section else ""
     return field.description or f"a section with {keys}"

@@ -61,7 +61,7 @@ def find_description(data: Path) -> Path:
     Raises:
         UserError: there is none, or more than one.
     """
-    if not data.is_dir():
+    if not os.path.isdir(data):
         if data.suffix.lower() in _ARCHIVES:
             raise UserError(f"{data} is an archive; unpack it and name the YAML file inside")
         return data
@@ -123,8 +123,10 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             given = file.read(LARGEST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"cannot read the data set description {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # no name of a file holds a null byte
+        raise UserError(
+            f"cannot read the data set description {path}: {getattr(error, 'strerror', error)}"
+        ) from error
     if len(given) > LARGEST_BYTES:
         raise UserError(f"the data set description {path} is larger than {LARGEST_BYTES >> 20} MiB")
     text = given.decode("utf-8", errors="ignore")
@@ -212,10 +214,16 @@ def list_images(description: Description, split: str) -> Listing:
     found: list[str] = []
     skipped: list[str] = []
     for entry in entries:
-        place = (description.root / entry).resolve()
-        # Roboflow writes ../train/images for a folder that lies beside the description.
-        if not place.exists() and len(entries) == 1 and entry.startswith("../"):
-            place = (description.root / entry[3:]).resolve()
+        try:
+            place = (description.root / entry).resolve()
+            # Roboflow writes ../train/images for a folder that lies beside the description.
+            if not place.exists() and len(entries) == 1 and entry.startswith("../"):
+                place = (description.root / entry[3:]).resolve()
+            place.is_dir()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a loop of links
+            raise UserError(
+                f"{data}: the split {split!r} names {entry[:200]!r}, which is no path: {error}"
+            ) from error
         if place.is_dir():
             found += glob.glob(os.path.join(glob.escape(str(place)), "**", "*.*"), recursive=True)
         elif place.is_file():

@@ -21,6 +21,9 @@ from yolo_compress.data.labelled import Split, beside, read_split
 from yolo_compress.data.training_set import write_description, write_training_set
 from yolo_compress.errors import UserError
 
+# Held while the data of a run's folder are laid out.
+_LOCK = ".data.lock"
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -49,6 +52,11 @@ def prepare_source(recipe: Recipe, folder: Path, console: Console) -> RunData:
     Raises:
         UserError: the data cannot be used.
     """
+    with files.locked(folder / _LOCK, wait=True):  # several processes may share a comparison
+        return _prepare(recipe, folder, console)
+
+
+def _prepare(recipe: Recipe, folder: Path, console: Console) -> RunData:
     splits = sorted({"train", "val", recipe.evaluate.split})
     scenes, limit = recipe.data.scenes, recipe.data.limit
     description = folder / "data.yaml"

@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="folder for everything (default: demo, or demo-real)")
     arguments = parser.parse_args()
     output = arguments.output or Path("demo-real" if arguments.real else "demo")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     # A stop by SIGTERM is to end the children like Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:

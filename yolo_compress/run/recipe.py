@@ -91,7 +91,7 @@ def run_recipe(recipe: Recipe, console: Console | None = None) -> RunResult:
     Raises:
         UserError: something in the recipe, the data or the models cannot be used.
     """
-    console = console or Console(highlight=False, markup=False)
+    console = console or Console(highlight=False, markup=False, emoji=False)
     stages = plan(recipe)
     check_devices(stages)
     with claimed(recipe.output, RECIPE, recipe):
@@ -224,5 +224,7 @@ def claim_folder(folder: Path, document: str, content: Section) -> None:
         files.write_text(folder / document, yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False))
         with (folder / COMMANDS).open("a", encoding="utf-8") as commands:
             commands.write(f"{now()}  {command_line()}\n")
-    except OSError as error:
-        raise UserError(f"cannot write into the run's folder {folder}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # no name of a folder holds a null byte
+        raise UserError(
+            f"cannot write into the run's folder {folder}: {getattr(error, 'strerror', error)}"
+        ) from error

@@ -124,7 +124,7 @@ class StageTrainer(DetectionTrainer):
         self.job = Job.model_validate_json((self.save_dir.parent / JOB).read_text(encoding="utf-8"))
         # Ultralytics leaves one core idle; on two cores that is half the speed.
         torch.set_num_threads(self.job.recipe.threads)
-        self.console = Console(highlight=False, markup=False, quiet=self.job.quiet)
+        self.console = Console(highlight=False, markup=False, emoji=False, quiet=self.job.quiet)
         self.history: list[dict[str, float]] = []
 
     @classmethod

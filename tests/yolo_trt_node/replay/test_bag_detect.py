@@ -278,7 +278,7 @@ def test_two_runs_cannot_write_one_output(tmp_path, model, flight, monkeypatch, 
     monkeypatch.setattr(Detector, "detect", meanwhile)
     assert main(arguments) == 0
     assert tried[0].returncode == 1
-    assert "another bag_detect writes it" in tried[0].stderr
+    assert "another bag_detect works in" in tried[0].stderr
     assert_answered(read(tmp_path / "out", "/nose/detections"), 9)
 
 

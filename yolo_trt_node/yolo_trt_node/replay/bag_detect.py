@@ -45,7 +45,15 @@ from yolo_trt_node.options import add_arguments
 from yolo_trt_node.params_file import add_params_file, option_values
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bag_files import Bag
-from yolo_trt_node.replay.bags import STORAGES, BagError, BagWriter, flush_to_disk, open_bag, typestore
+from yolo_trt_node.replay.bags import (
+    STORAGES,
+    BagError,
+    BagWriter,
+    explained_disk_errors,
+    flush_to_disk,
+    open_bag,
+    typestore,
+)
 from yolo_trt_node.replay.bags import messages as read_messages
 from yolo_trt_node.replay.journal import Answer, BagImage, Journal, Result
 from yolo_trt_node.replay.many import detect_in_bags
@@ -89,6 +97,7 @@ def image_connections(bag: Bag, topics: Sequence[str]) -> list[Connection]:
     ]
 
 
+@explained_disk_errors
 def detect_in_bag(
     source: Path,
     model: Path,
@@ -140,7 +149,6 @@ def detect_in_bag(
             "max_pixels": max_pixels,
             "thermal_range": thermal_range,
         }
-        work.mkdir(parents=True, exist_ok=True)
         with Journal(work / "answers.sqlite3", json.loads(json.dumps(identity))) as journal:
             progress = ProgressLine(sum(c.msgcount for c in connections), journal.count, detector.backend)
             damage: list[str] = []
@@ -336,8 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        values = option_values(given, OFFLINE_OPTIONS)
-        settings = Settings.read(values)
+        settings = Settings.read(option_values(given, OFFLINE_OPTIONS))
         if not settings.node.model:
             raise ValueError("no model: name one with --model, or as model in --params-file")
         started = time.monotonic()
@@ -352,16 +359,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_pixels=settings.node.max_pixels,
             thermal_range=settings.node.thermal_range,
         )
-    except (BagError, ModelError, ValueError) as error:
+        bad = sum(result.unreadable.values())
+        if given.report:
+            counts = {"images": result.images, "boxes": result.boxes, "unreadable": bad}
+            given.report.write_text(json.dumps(counts))
+    except (BagError, ModelError, OSError, ValueError) as error:
         print(f"bag_detect: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nbag_detect: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
-    bad = sum(result.unreadable.values())
-    if given.report:
-        counts = {"images": result.images, "boxes": result.boxes, "unreadable": bad}
-        given.report.write_text(json.dumps(counts))
     print(
         f"{result.boxes} detections in {result.images - bad} images, {bad} unreadable, "
         f"{time.monotonic() - started:.1f} s: {output}"

@@ -6,13 +6,16 @@ the definition files beside this module.
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
+import sqlite3
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from rosbags.interfaces import (
     Connection,
@@ -52,6 +55,27 @@ _ANY_TIME = QosTime(0, 0)
 
 class BagError(ValueError):
     """A bag cannot be read or written; the message says why."""
+
+
+_Made = TypeVar("_Made")
+
+
+def explained_disk_errors(work: Callable[..., _Made]) -> Callable[..., _Made]:
+    """Let a function that writes a bag tell what the disk does as a `BagError`."""
+
+    @functools.wraps(work)
+    def told(*arguments: Any, **options: Any) -> _Made:
+        try:
+            return work(*arguments, **options)
+        except (OSError, sqlite3.Error) as error:
+            # SQLite has no error numbers for it in Python 3.10.
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "is full" in str(error):
+                raise BagError(
+                    "the disk is full; what was answered is kept: make room, and the same command goes on"
+                ) from error
+            raise BagError(f"{error}; name another output, or mend its permissions") from error
+
+    return told
 
 
 def typestore() -> Any:

@@ -84,13 +84,18 @@ class Journal:
         """Open the journal of a run that was broken off, or begin one.
 
         Args:
-            path: of the file.
+            path: of the file; its folder is made.
             identity: everything that the answers depend on.
 
         Raises:
             BagError: it belongs to another run, or another process writes it.
+            OSError: the folder cannot be made.
         """
-        self._database = sqlite3.connect(path, timeout=0.0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = sqlite3.connect(path, timeout=0.0)
+        except sqlite3.Error as error:
+            raise BagError(f"cannot make {path} ({error}): name another output with -o") from error
         try:
             # One process at a time; and a power cut, too, loses only the last transactions.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -107,9 +112,15 @@ class Journal:
                     self._database.execute("INSERT INTO run VALUES (?)", (json.dumps(identity),))
         except sqlite3.Error as error:
             self._database.close()
+            if "locked" in str(error):
+                raise BagError(
+                    f"another bag_detect works in {path.parent}; wait for it, or name another output with -o"
+                ) from error
+            if "full" in str(error):
+                raise
             raise BagError(
-                f"{path} cannot be used ({error}): another bag_detect writes it, or it is damaged; in the "
-                f"second case remove {path.parent} and begin again"
+                f"{path} cannot be used ({error}): remove {path.parent} and begin again, or name another "
+                "output with -o"
             ) from error
         begun = json.loads(found[0]) if found else identity
         if begun != identity:
@@ -127,21 +138,23 @@ class Journal:
 
         As one: a run that goes on then makes the very batches that an unbroken one makes.
         """
-        self._database.executemany(
-            "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    self.count + index,
-                    answer.picture.topic,
-                    answer.picture.log_ns,
-                    0 if answer.found is None else len(answer.found),
-                    answer.message,
-                    answer.picture.reason,
-                    None if answer.found is None else _pack(answer.found),
-                )
-                for index, answer in enumerate(answers)
-            ],
-        )
+        rows = [
+            (
+                self.count + index,
+                answer.picture.topic,
+                answer.picture.log_ns,
+                0 if answer.found is None else len(answer.found),
+                answer.message,
+                answer.picture.reason,
+                None if answer.found is None else _pack(answer.found),
+            )
+            for index, answer in enumerate(answers)
+        ]
+        try:
+            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        except sqlite3.Error:
+            self._database.rollback()  # half a batch must not be kept
+            raise
         self.count += len(answers)
         if time.monotonic() - self._committed > COMMIT_PERIOD_S:
             self.commit()
@@ -178,5 +191,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # What was answered counts, however the run ends.
-        self.commit()
-        self._database.close()
+        try:
+            self.commit()
+        finally:
+            self._database.close()

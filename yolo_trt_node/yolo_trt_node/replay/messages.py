@@ -54,14 +54,18 @@ def header_of(store: Any, message: Any) -> Any:
 
 
 def is_depth_topic(store: Any, bag: Any, connection: Any) -> bool:
-    """Tell by its first message whether a topic's images are distances, in which nothing can be detected."""
-    for _, _, data in bag.messages(connections=[connection]):
-        try:
-            message = from_cdr(store, connection.msgtype, bytes(data))
-        except ImageError:
-            return False
-        return images.is_depth(connection.topic, getattr(message, "format", getattr(message, "encoding", "")))
-    return images.is_depth(connection.topic, "")
+    """Tell by its first message whether a topic's images are distances, in which nothing can be detected.
+
+    Where that cannot be read, the topic's name tells; whoever reads the bag meets the damage.
+    """
+    try:
+        _, _, data = next(bag.messages(connections=[connection]))
+        message = from_cdr(store, connection.msgtype, bytes(data))
+    except ImageError:
+        return False
+    except Exception:  # the library raises errors of many kinds for a damaged bag; the end is one too
+        return images.is_depth(connection.topic, "")
+    return images.is_depth(connection.topic, getattr(message, "format", getattr(message, "encoding", "")))
 
 
 def without_depth(store: Any, bag: Any, connections: Sequence[Any]) -> list[Any]:
