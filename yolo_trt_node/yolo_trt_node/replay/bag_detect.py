@@ -19,13 +19,12 @@ import hashlib
 import itertools
 import json
 import logging
-import queue
 import shutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -56,6 +55,7 @@ from yolo_trt_node.replay.bags import (
 )
 from yolo_trt_node.replay.bags import messages as read_messages
 from yolo_trt_node.replay.journal import Answer, BagImage, Journal, Result
+from yolo_trt_node.replay.lanes import detect_in_order, lanes_for, read_ahead
 from yolo_trt_node.replay.many import detect_in_bags
 from yolo_trt_node.replay.progress import ProgressLine
 from yolo_trt_node.tracking import Tracker, TrackerOptions
@@ -155,8 +155,10 @@ def detect_in_bag(
             # Trackers have to see again what they saw before the run was broken off.
             skip = journal.count if tracking is None else 0
             readers = {c.topic: ImageReader(max_pixels, thermal_range) for c in connections}
+            lanes = lanes_for(detector)
             pictures = read_ahead(
-                read_pictures(store, bag, connections, skip, readers, damage), 2 * options.max_batch
+                read_pictures(store, bag, connections, skip, readers, damage),
+                (1 + len(lanes)) * options.max_batch,
             )
             ids = itertools.count(1)
             trackers = {} if tracking is None else {c.topic: Tracker(tracking, ids) for c in connections}
@@ -165,9 +167,11 @@ def detect_in_bag(
                     for picture, found in zip(islice(pictures, journal.count), journal.found(), strict=False):
                         if found is not None:
                             track(trackers, picture, found)
-                while batch := list(islice(pictures, options.max_batch)):
-                    journal.add(answer(detector, batch, trackers))
-                    progress.show(journal.count)
+                batches = iter(lambda: list(islice(pictures, options.max_batch)), [])
+                with closing(detect_in_order(lanes, batches)) as done:
+                    for batch, detected in done:
+                        journal.add(answers(batch, detected, trackers))
+                        progress.show(journal.count)
             finally:
                 pictures.close()
                 progress.end(journal.count)
@@ -230,52 +234,21 @@ def read_pictures(
         damage.append(str(error))
 
 
-def read_ahead(pictures: Iterator[BagImage], depth: int) -> Generator[BagImage, None, None]:
-    """Read a few pictures ahead, in a thread, so that decoding and inference go on side by side."""
-    waiting: queue.Queue[BagImage | BaseException | None] = queue.Queue(depth)
-    stopping = threading.Event()
+def answers(
+    batch: Sequence[BagImage], detected: Iterable[Detections], trackers: Mapping[str, Tracker]
+) -> list[Answer]:
+    """Make answers of what was found in a batch's readable pictures, and follow the objects, by topic.
 
-    def put(item: BagImage | BaseException | None) -> None:
-        while not stopping.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def read() -> None:
-        try:
-            for picture in pictures:
-                put(picture)
-                if stopping.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # it is raised where the pictures are wanted
-            put(error)
-
-    reader = threading.Thread(target=read, name="read-ahead", daemon=True)
-    reader.start()
-    try:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopping.set()
-        reader.join()
-
-
-def answer(detector: Detector, batch: Sequence[BagImage], trackers: Mapping[str, Tracker]) -> list[Answer]:
-    """Detect in a batch of pictures, and follow the objects where there are trackers, by topic."""
-    detected = iter(detector.detect([p.frame for p in batch if p.frame is not None]))
-    answers = []
+    Trackers see the pictures in the order of the calls.
+    """
+    each, made = iter(detected), []
     for picture in batch:
         found, message = None, None
         if picture.frame is not None:
-            found = track(trackers, picture, next(detected))
+            found = track(trackers, picture, next(each))
             message = serialized_detections(picture.header, found)
-        answers.append(Answer(picture, found, message))
-    return answers
+        made.append(Answer(picture, found, message))
+    return made
 
 
 def track(trackers: Mapping[str, Tracker], picture: BagImage, found: Detections) -> Detections:

@@ -52,11 +52,14 @@ class OpenVinoModel:
         self._core = openvino.Core()
         header = read_header(path)
         hint = self._hint(options.precision, header.precision)
+        threads = cpu.threads_for(options.threads)
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": cpu.threads_for(options.threads),
+            "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": hint,
+            # Networks that leave cores to others would all be pinned to the same first ones.
+            "ENABLE_CPU_PINNING": threads >= cpu.usable_cores(),
         }
         self.metadata: Mapping[str, str] = header.metadata
         self.inputs = header.inputs
