@@ -29,7 +29,7 @@ LAYERS = {
         ("demo", "doctor", "cli"),
     ),
     "yolo_trt_node": (
-        ("options", "boxes", "dds", "memory"),
+        ("options", "boxes", "dds", "memory", "stop_signals"),
         ("images", "cdr", "drawing", "projection"),
         ("detector", "tracking"),
         ("health",),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,6 +58,23 @@ class PinholeCamera:
     binning: tuple[int, int] = (1, 1)
     offset: tuple[int, int] = (0, 0)
     rectification: Floats | None = None
+
+    @classmethod
+    def from_info(cls, info: Any, *, rectified: bool = False) -> PinholeCamera:
+        """Read a ``sensor_msgs/CameraInfo``, whoever made it; see `from_calibration`."""
+        roi = info.roi
+        return cls.from_calibration(
+            info.width,
+            info.height,
+            info.distortion_model,
+            info.d,
+            info.k,
+            info.r,
+            info.p,
+            binning=(info.binning_x, info.binning_y),
+            roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+            rectified=rectified,
+        )
 
     @classmethod
     def from_calibration(

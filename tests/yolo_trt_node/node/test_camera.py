@@ -9,8 +9,9 @@ from builtin_interfaces.msg import Time
 from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from yolo_trt_node.node import camera as camera_module
-from yolo_trt_node.node.camera import CameraChannel, ImageSource, RateLimit, choose_source
+from yolo_trt_node.node import image_source
+from yolo_trt_node.node.camera import CameraChannel
+from yolo_trt_node.node.image_source import ImageSource, RateLimit, choose_source
 from yolo_trt_node.node_options import LiveOptions
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -235,11 +236,9 @@ def test_packets_of_video_are_found_where_their_package_is_installed(monkeypatch
     class Packet:
         pass
 
-    real = {
-        kind: name for kind, name in camera_module.TYPE_NAMES.items() if name != camera_module.PACKET_TYPE
-    }
-    monkeypatch.setattr(camera_module, "TYPE_NAMES", {**real, Packet: camera_module.PACKET_TYPE})
-    offered = [(camera_module.PACKET_TYPE, True)]
+    real = {kind: name for kind, name in image_source.TYPE_NAMES.items() if name != image_source.PACKET_TYPE}
+    monkeypatch.setattr(image_source, "TYPE_NAMES", {**real, Packet: image_source.PACKET_TYPE})
+    offered = [(image_source.PACKET_TYPE, True)]
     for topic, published, transport in (
         (f"{TOPIC}/ffmpeg", {f"{TOPIC}/ffmpeg": offered}, "auto"),
         (TOPIC, {TOPIC: offered}, "video"),

@@ -11,8 +11,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import NodeNameNonExistentError
 from rclpy.parameter import Parameter
 from support.ros import detector_node, wait_until
-from yolo_trt_node.node.camera import choose_source
 from yolo_trt_node.node.detector_node import DetectorNode
+from yolo_trt_node.node.image_source import choose_source
 from yolo_trt_node.node.policy import main, permissions
 from yolo_trt_node.node_options import Settings
 

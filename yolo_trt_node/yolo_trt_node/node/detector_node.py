@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
@@ -41,6 +39,7 @@ from yolo_trt_node.node.transforms import TransformListener
 from yolo_trt_node.node.worker import Worker
 from yolo_trt_node.node_options import LiveOptions, Settings
 from yolo_trt_node.params_file import meant_for_others
+from yolo_trt_node.stop_signals import stop_flag
 from yolo_trt_node.tracking import Tracker
 
 # Most cameras are 16:9; a first frame of another aspect compiles its own input shape when it comes.
@@ -407,25 +406,16 @@ class DetectorNode(LifecycleNode):
 def main() -> None:
     """Run the node until SIGINT or SIGTERM."""
     keep_freed_images()
-    # rclpy's own handlers shut the context down beside the running executor, which has been seen to hang in
-    # Fast DDS. A flag that the loop reads keeps the order: stop the worker, destroy the node, shut down.
+    # A flag that the loop reads keeps the order: stop the worker, destroy the node, shut down.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    stopping = False
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stopping = stop_flag()
     node = DetectorNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     at_rest = False
     try:
         node.start()
-        while not stopping and not node.given_up and rclpy.ok():
+        while not stopping() and not node.given_up and rclpy.ok():
             try:
                 executor.spin_once(timeout_sec=SPIN_PERIOD_S)
             except _rclpy.InvalidHandle:

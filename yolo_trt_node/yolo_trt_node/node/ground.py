@@ -166,21 +166,8 @@ class GroundProjection:
                 f"{self._info_topic}"
             )
         if self._camera is None:
-            info = self._info
-            roi = info.roi
             try:
-                self._camera = PinholeCamera.from_calibration(
-                    info.width,
-                    info.height,
-                    info.distortion_model,
-                    info.d,
-                    info.k,
-                    info.r,
-                    info.p,
-                    binning=(info.binning_x, info.binning_y),
-                    roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
-                    rectified=self._rectified,
-                )
+                self._camera = PinholeCamera.from_info(self._info, rectified=self._rectified)
             except ProjectionError as error:
                 raise ProjectionError(f"{self._info_topic}: {error}") from error
         camera = self._camera

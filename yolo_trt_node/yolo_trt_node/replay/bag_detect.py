@@ -20,7 +20,6 @@ import itertools
 import json
 import logging
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rosbags.interfaces import Connection
@@ -58,6 +56,7 @@ from yolo_trt_node.replay.journal import Answer, BagImage, Journal, Result
 from yolo_trt_node.replay.lanes import detect_in_order, lanes_for, read_ahead
 from yolo_trt_node.replay.many import detect_in_bags
 from yolo_trt_node.replay.progress import ProgressLine
+from yolo_trt_node.stop_signals import interrupted_once
 from yolo_trt_node.tracking import Tracker, TrackerOptions
 
 OFFLINE_OPTIONS = tuple(
@@ -306,15 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source = Path(given.bags[0]).expanduser()
     output = Path(given.output or f"{source.resolve().stem}_detections").expanduser()
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        # Ctrl-C reaches the process from the terminal and again from `ros2`; the second must not cut short
-        # what the first one began.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    interrupted_once()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         settings = Settings.read(option_values(given, OFFLINE_OPTIONS))

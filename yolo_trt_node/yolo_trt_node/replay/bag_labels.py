@@ -20,14 +20,12 @@ import argparse
 import hashlib
 import json
 import shutil
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import cv2
@@ -50,6 +48,7 @@ from yolo_trt_node.replay.journal import BagImage
 from yolo_trt_node.replay.label_choice import AnsweredImage, ChosenImage, choose_images, judge, validation
 from yolo_trt_node.replay.label_set import entries, write_image, write_labels
 from yolo_trt_node.replay.progress import ProgressLine
+from yolo_trt_node.stop_signals import interrupted_once
 
 _SMALL = (32, 24)  # width, height of the gray copies that tell similar images
 
@@ -343,13 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     source, output = Path(given.bag).expanduser(), Path(given.output).expanduser()
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    interrupted_once()
     try:
         settings = Settings.read(option_values(given, OFFLINE_OPTIONS))
         choice = ChoiceOptions(

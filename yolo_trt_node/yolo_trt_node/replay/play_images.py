@@ -16,11 +16,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import rclpy
@@ -36,6 +34,7 @@ from yolo_trt_node.replay.bags import BagError, begins_with_stamp, read_stamp, t
 from yolo_trt_node.replay.coders import VIDEO_CODECS, VIDEO_MESSAGES
 from yolo_trt_node.replay.messages import IMAGE_TYPES
 from yolo_trt_node.replay.sources import Recording, SourceError, Topic, open_source
+from yolo_trt_node.stop_signals import interrupted_once
 
 PLAYER_LOG_PERIOD_S = 10.0
 """How often it says how far it is, where nobody sits at a terminal."""
@@ -360,17 +359,8 @@ def main() -> None:
     if arguments.video and arguments.compressed:
         parser.error("--compressed sends stills, --video packets of video: choose one")
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        # Ctrl-C reaches the process from the terminal and again from `ros2`; the second must not cut short
-        # what the first one began.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    # A container stops its processes with SIGTERM; a script's background job inherits an ignored SIGINT.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    interrupted_once()
     try:
         play_recording(arguments)
     except (BagError, SourceError) as error:

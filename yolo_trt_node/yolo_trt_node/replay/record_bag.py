@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import rclpy
@@ -37,6 +35,7 @@ from yolo_trt_node.replay.bags import (
     typestore,
 )
 from yolo_trt_node.replay.play_images import message_class
+from yolo_trt_node.stop_signals import stop_flag
 
 _LOOK_PERIOD_S = 0.1
 
@@ -114,14 +113,7 @@ def main() -> None:
     )
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    stopping = False
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stopping = stop_flag(second_ends=False)
     try:
         store = typestore()
         with BagWriter(arguments.bag, store, arguments.storage) as writer:
@@ -129,7 +121,7 @@ def main() -> None:
             executor = SingleThreadedExecutor()
             executor.add_node(recorder)
             looked = 0.0
-            while not stopping:
+            while not stopping():
                 # No ROS timer: on simulated time it would stand still until the time begins.
                 if time.monotonic() - looked > _LOOK_PERIOD_S:
                     looked = time.monotonic()

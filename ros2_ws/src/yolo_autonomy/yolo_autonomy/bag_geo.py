@@ -105,11 +105,7 @@ class Reader:
         if info.header.frame_id in self._cameras:
             return
         try:
-            self._cameras[info.header.frame_id] = PinholeCamera.from_calibration(
-                info.width, info.height, info.distortion_model, info.d, info.k, info.r, info.p,
-                binning=(info.binning_x, info.binning_y),
-                roi=(info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height),
-            )  # fmt: skip
+            self._cameras[info.header.frame_id] = PinholeCamera.from_info(info)
         except (ProjectionError, ValueError) as error:
             self._complain(f"camera_info of {info.header.frame_id!r}: {error}")
 

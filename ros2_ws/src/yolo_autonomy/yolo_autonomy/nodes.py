@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Mapping
-from types import FrameType
 from typing import Any
 
 import rclpy
@@ -18,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo
 from vision_msgs.msg import Detection2D, Detection2DArray
 from yolo_trt_node.projection import PinholeCamera, ProjectionError
+from yolo_trt_node.stop_signals import stop_flag
 
 from yolo_autonomy.parameters import Table
 from yolo_autonomy.target import Candidate
@@ -100,38 +99,18 @@ class CameraNode(AdapterNode):
             return
         self._info = message
         try:
-            self._camera = pinhole(message)
+            self._camera = PinholeCamera.from_info(message)
         except ProjectionError as error:
             self._camera = None
             self.get_logger().warning(f"camera_info: {error}")
 
 
 def _calibration(info: CameraInfo) -> tuple[object, ...]:
-    """Return what `pinhole` reads, so that it can be compared: the matrices are arrays, which cannot."""
+    """Return what `PinholeCamera.from_info` reads, so that it can be compared: the matrices are arrays, which cannot."""
     return (
         info.width, info.height, info.distortion_model, info.roi, info.binning_x, info.binning_y,
         *(tuple(numbers) for numbers in (info.d, info.k, info.r, info.p)),
     )  # fmt: skip
-
-
-def pinhole(info: CameraInfo) -> PinholeCamera:
-    """Return the camera of raw images.
-
-    Raises:
-        ProjectionError: it is not calibrated, or by a model that is not known.
-    """
-    roi = info.roi
-    return PinholeCamera.from_calibration(
-        info.width,
-        info.height,
-        info.distortion_model,
-        info.d,
-        info.k,
-        info.r,
-        info.p,
-        binning=(info.binning_x, info.binning_y),
-        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
-    )
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -163,21 +142,13 @@ def run_node(make: Callable[[], AdapterNode]) -> None:
         print((sys.modules[make.__module__].__doc__ or "").strip())
         return
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    stopping = False
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stopping = stop_flag()
     executor = SingleThreadedExecutor()
     node = None
     try:
         node = make()
         executor.add_node(node)
-        while not stopping and rclpy.ok():
+        while not stopping() and rclpy.ok():
             executor.spin_once(timeout_sec=_SPIN_S)
     except ValueError as error:
         if node is not None:
