@@ -14,6 +14,7 @@ from yolo_compress.checkpoints import load_model
 from yolo_compress.config.loading import recipe_of
 from yolo_compress.config.sections import Recipe
 from yolo_compress.errors import UserError
+from yolo_compress.export.export import trained_size
 from yolo_compress.pruning.budget import count_macs, count_params
 
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
@@ -50,12 +51,6 @@ def like(checkpoint: Path, other: str, input_size: int) -> float:
             f"--like {other}: it does {share:.2f} times the work of {checkpoint}; name a smaller model"
         )
     return share
-
-
-def trained_size(checkpoint: Path) -> int:
-    """Return the side in pixels at which a checkpoint was trained, 640 where it does not say."""
-    given = getattr(load_model(checkpoint), "args", {})
-    return int((given if isinstance(given, dict) else vars(given)).get("imgsz", 640))
 
 
 def recipe_for(
@@ -105,7 +100,7 @@ def recipe_for(
         "amp": True,
         "threads": cores,
         "workers": 0 if chosen == "cpu" else 4,
-        "input_size": input_size or trained_size(checkpoint),
+        "input_size": input_size or trained_size(load_model(checkpoint)),
         "data": {"yaml": str(data)},
         "teacher": {"model": str(checkpoint)},
         "sparsify": {"mode": "fade", "train": training(fading)},

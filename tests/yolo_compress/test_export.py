@@ -25,9 +25,9 @@ from yolo_compress.config.loading import load_recipe
 from yolo_compress.config.sections import Export
 from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
-from yolo_compress.export.card import read_card, update_card, weights_sha256
+from yolo_compress.export.card import CardFacts, read_card, update_card, weights_sha256
 from yolo_compress.export.check import Precision
-from yolo_compress.export.deliver import deliver
+from yolo_compress.export.deliver import MeasuredOn, deliver
 from yolo_compress.export.export import export_onnx
 from yolo_compress.export.graph import append_suppression, tail_nodes, to_half
 from yolo_compress.measure.accuracy import Accuracy
@@ -504,8 +504,8 @@ class TestDeliver:
             tmp_path / "out.onnx",
             settings,
             input_size=64,
-            data=dataset,
-            facts={"compression": {"from": "big.pt"}},
+            measured_on=MeasuredOn(dataset),
+            facts=CardFacts(compression={"from": "big.pt"}),
             tell=told.append,
         )
         assert [d.path.name for d in delivered] == ["out.onnx", "out_fp16.onnx", "out_int8.onnx"]
@@ -531,7 +531,14 @@ class TestDeliver:
         monkeypatch.setattr("yolo_compress.export.deliver.evaluate", measured)
         told: list[str] = []
         settings = Export.model_validate({"precision": ["fp16"]})
-        deliver(checkpoint, tmp_path / "x.onnx", settings, input_size=64, data=dataset, tell=told.append)
+        deliver(
+            checkpoint,
+            tmp_path / "x.onnx",
+            settings,
+            input_size=64,
+            measured_on=MeasuredOn(dataset),
+            tell=told.append,
+        )
         assert "AP50 25.0 (-25.0 against the checkpoint)" in told[0]
 
     def test_data_of_other_classes_is_refused_before_anything_is_written(
@@ -540,7 +547,7 @@ class TestDeliver:
         other = dataset.with_name("other.yaml")
         other.write_text(dataset.read_text().replace(str(list(NAMES)), "[a, b, c]"))
         with pytest.raises(UserError, match=r"knows 2 classes \(red, blue\), but .* has 3 \(a, b, c\)"):
-            deliver(checkpoint, tmp_path / "x.onnx", Export.model_validate({}), data=other)
+            deliver(checkpoint, tmp_path / "x.onnx", Export.model_validate({}), measured_on=MeasuredOn(other))
         assert not list(tmp_path.iterdir())
 
     @needs_tensorrt_rtx

@@ -56,7 +56,7 @@ def export_command(
     from yolo_compress.config.loading import load_section
     from yolo_compress.config.sections import Export
     from yolo_compress.errors import explained_disk_errors
-    from yolo_compress.export.deliver import deliver
+    from yolo_compress.export.deliver import MeasuredOn, deliver
 
     lists = {"precision": precision, "verify": verify}
     given = [f"{name}=[{', '.join(values)}]" for name, values in lists.items() if values]
@@ -72,8 +72,7 @@ def export_command(
             destination,
             settings,
             input_size=input_size,
-            data=data,
-            split=split,
+            measured_on=None if data is None else MeasuredOn(data, split),
             tell=lambda text: console.print(text, markup=False, soft_wrap=True),
         )
     for one in delivered:

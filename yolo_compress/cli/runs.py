@@ -80,14 +80,16 @@ def compress_command(
 
     from yolo_compress import compress as wish
     from yolo_compress import files
+    from yolo_compress.checkpoints import load_model
     from yolo_compress.config.loading import load_recipe
     from yolo_compress.doctor import examine
+    from yolo_compress.export.export import trained_size
 
     shares = {"macs": macs, "params": params, "latency": latency, "like": like}
     if sum(share is not None for share in shares.values()) != 1:
         raise UserError("say how small: one of --macs, --params, --latency and --like, as in --macs 0.33")
     if like is not None:
-        size = input_size or wish.trained_size(checkpoint)
+        size = input_size or trained_size(load_model(checkpoint))
         target = {"macs": wish.like(checkpoint, like, size)}
     else:
         target = {name: float(share) for name, share in shares.items() if share is not None}

@@ -5,24 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 from onnx import numpy_helper
+from yolo_trt_node.detector.card import CARD_KEY, DEFAULT_IOU_THRESHOLD, DEFAULT_SCORE_THRESHOLD
 
 from yolo_compress import files
 from yolo_compress.errors import UserError
 
-CARD_KEY = "model_card"
-CARD_FORMAT_VERSION = 1
-SCORE_THRESHOLD = 0.25
-# Seen from above, vehicles stand side by side without overlap but people in groups do overlap: a low
-# threshold would merge them. It is also Ultralytics' own, so that a stock and a compressed model suppress
-# alike.
-IOU_THRESHOLD = 0.7
 LETTERBOX_COLOR = (114, 114, 114)
 SCALE = 1 / 255
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says that an export does not find out by itself.
+
+    Attributes:
+        score_threshold: the default score cut.
+        iou_threshold: IoU of the suppression: the default, or the one in an end2end head. Seen from above,
+            vehicles stand side by side without overlap but people in groups do overlap: a low threshold would
+            merge them.
+        compression: what the model was compressed from, and what that cost.
+    """
+
+    score_threshold: float = DEFAULT_SCORE_THRESHOLD
+    iou_threshold: float = DEFAULT_IOU_THRESHOLD
+    compression: Mapping[str, Any] | None = None
 
 
 def weights_sha256(graph: onnx.ModelProto) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Export
 from yolo_compress.data.labelled import read_split, spread
 from yolo_compress.errors import UserError
-from yolo_compress.export.card import IOU_THRESHOLD, SCORE_THRESHOLD, read_card, update_card
+from yolo_compress.export.card import CardFacts, read_card, update_card
 from yolo_compress.export.check import DEVIATIONS_ALLOWED, Precision
 from yolo_compress.export.export import export_onnx
 from yolo_compress.measure.accuracy import Accuracy, evaluate_model
@@ -34,19 +33,42 @@ class Delivery:
     accuracy: Accuracy | None
 
 
+@dataclass(frozen=True)
+class MeasuredOn:
+    """The data set that a delivery looks at.
+
+    Attributes:
+        data: its description. Images for the calibration are those of its split ``train``.
+        split: that the checks and the accuracy take images from.
+        name: in the cards; None for that of the description.
+        threads: CPU threads of the measurement; 0 for one a core.
+    """
+
+    data: Path
+    split: str = "val"
+    name: str | None = None
+    threads: int = 0
+
+    def accuracy(self, model: Path, iou_threshold: float, input_size: int | None = None) -> Accuracy:
+        """Measure a model, see `evaluate`."""
+        return evaluate(
+            model,
+            self.data,
+            self.split,
+            iou_threshold=iou_threshold,
+            input_size=input_size,
+            threads=self.threads,
+        )
+
+
 def deliver(
     checkpoint: Path,
     base: Path,
     settings: Export,
     *,
     input_size: int | None = None,
-    data: Path | None = None,
-    split: str = "val",
-    score_threshold: float = SCORE_THRESHOLD,
-    iou_threshold: float = IOU_THRESHOLD,
-    dataset: str | None = None,
-    facts: Mapping[str, Any] | None = None,
-    threads: int = 0,
+    measured_on: MeasuredOn | None = None,
+    facts: CardFacts | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[Delivery, ...]:
     """Export a checkpoint in every precision asked for, and measure what each costs in accuracy.
@@ -56,38 +78,34 @@ def deliver(
         base: the fp32 file's path; the others get their precision behind the name, as in ``model_int8.onnx``.
         settings: what to export.
         input_size: as `export_onnx`.
-        data: data set: images for the checks and the accuracy from ``split``, for the calibration from
-            ``train``. None leaves the accuracy open.
-        split: the split to measure on.
-        score_threshold: as `export_onnx`.
-        iou_threshold: as `export_onnx`.
-        dataset: the data set's name in the cards; None for that of its description.
-        facts: entries for every card, such as what the model was compressed from.
-        threads: CPU threads of the measurement; 0 for one a core.
+        measured_on: the data; None leaves the accuracy open.
+        facts: for every card.
         tell: takes a line of progress.
 
     Raises:
         UserError: as `export_onnx` and `evaluate_model`; int8 without data.
     """
+    facts = facts or CardFacts()
     images: Sequence[Path] = ()
     calibration: Sequence[Path] = ()
-    if data is not None:
-        measured_on = read_split(data, split)
-        images = measured_on.images
+    if measured_on is not None:
+        data = measured_on.data
+        split = read_split(data, measured_on.split)
+        images = split.images
         # Before anything is exported, not after.
         match_classes(
             checkpoint,
             list(load_model(checkpoint).names.values()),
             data,
-            measured_on.names,
-            named=measured_on.description.named,
+            split.names,
+            named=split.description.named,
         )
     if "int8" in settings.precision:
-        if data is None:
+        if measured_on is None:
             raise UserError(
                 "int8 is calibrated on real images: name the data set with --data (its split train)"
             )
-        calibration = spread(read_split(data, "train").images, settings.calibration_images)
+        calibration = spread(read_split(measured_on.data, "train").images, settings.calibration_images)
     delivered: list[Delivery] = []
     reference: Accuracy | None = None
     for precision in sorted(settings.precision, key=list(DEVIATIONS_ALLOWED).index):
@@ -98,8 +116,7 @@ def deliver(
             input_size,
             precision=precision,
             settings=settings,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
+            facts=facts,
             images=images,
             calibration=calibration if precision == "int8" else (),
         )
@@ -109,30 +126,21 @@ def deliver(
         )
         text += "".join(f", {e['backend']} {e['version']} builds it" for e in read_card(path)["engines"])
         accuracy = None
-        if data is None:
+        if measured_on is None:
             text += ", accuracy not measured (no data)"
         else:
-            accuracy = evaluate(path, data, split, iou_threshold=iou_threshold, threads=threads)
+            accuracy = measured_on.accuracy(path, facts.iou_threshold)
             if reference is None:
                 # The fp32 checkpoint, where the file just measured is not that.
                 plain = precision == "fp32" and settings.head == "raw"
                 reference = (
-                    accuracy
-                    if plain
-                    else evaluate(
-                        checkpoint,
-                        data,
-                        split,
-                        iou_threshold=iou_threshold,
-                        input_size=input_size,
-                        threads=threads,
-                    )
+                    accuracy if plain else measured_on.accuracy(checkpoint, facts.iou_threshold, input_size)
                 )
-            of_it = {"dataset": dataset or data.stem, "split": split}
+            name = measured_on.name or measured_on.data.stem
+            of_it = {"dataset": name, "split": measured_on.split}
             update_card(
                 path,
                 {
-                    **(facts or {}),
                     "accuracy": {**accuracy.summary(), **of_it},
                     "accuracy_of_checkpoint": {**reference.summary(), **of_it},
                 },
@@ -140,8 +148,6 @@ def deliver(
             text += (
                 f", AP50 {_figure(accuracy.ap50, reference.ap50)}, AP {_figure(accuracy.ap, reference.ap)}"
             )
-        if data is None and facts:
-            update_card(path, facts)
         tell(text)
         delivered.append(Delivery(path, precision, accuracy))
     return tuple(delivered)
@@ -184,27 +190,23 @@ def evaluate(
     Raises:
         UserError: the model or the data cannot be used, or their classes differ.
     """
+
+    def measured(file: Path) -> Accuracy:
+        return evaluate_model(
+            file,
+            data,
+            split,
+            iou_threshold=iou_threshold,
+            classes=classes,
+            threads=threads,
+            progress=progress,
+        )
+
     if model.suffix != ".pt":
         if input_size is not None:
             raise UserError(f"{model} has its own input size; an input size is only for checkpoints (.pt)")
-        return evaluate_model(
-            model,
-            data,
-            split,
-            iou_threshold=iou_threshold,
-            classes=classes,
-            threads=threads,
-            progress=progress,
-        )
+        return measured(model)
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / f"{model.stem}.onnx"
         export_onnx(model, exported, input_size)
-        return evaluate(
-            exported,
-            data,
-            split,
-            iou_threshold=iou_threshold,
-            classes=classes,
-            threads=threads,
-            progress=progress,
-        )
+        return measured(exported)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxslim
+from yolo_trt_node.detector.card import CARD_FORMAT_VERSION
 
 from yolo_compress.checkpoints import load_model
 from yolo_compress.config.sections import Export
@@ -28,11 +28,9 @@ from ultralytics import YOLO  # isort: skip
 from ultralytics.nn.tasks import DetectionModel  # isort: skip
 
 from yolo_compress.export.card import (
-    CARD_FORMAT_VERSION,
-    IOU_THRESHOLD,
     LETTERBOX_COLOR,
     SCALE,
-    SCORE_THRESHOLD,
+    CardFacts,
     weights_sha256,
     write_model,
 )
@@ -58,9 +56,7 @@ def export_onnx(
     *,
     precision: Precision = "fp32",
     settings: Export | None = None,
-    score_threshold: float = SCORE_THRESHOLD,
-    iou_threshold: float = IOU_THRESHOLD,
-    compression: Mapping[str, Any] | None = None,
+    facts: CardFacts | None = None,
     images: Sequence[Path] = (),
     calibration: Sequence[Path] = (),
 ) -> Deviation:
@@ -75,9 +71,7 @@ def export_onnx(
         input_size: side in pixels of the square input; None for the one that the model was trained with.
         precision: of the convolutions; the arithmetic on anchors is fp32 in any case.
         settings: head, free axes, operator set, and the builders that must take the file.
-        score_threshold: default score cut for the card.
-        iou_threshold: IoU of the suppression, the card's default or the one in an end2end head.
-        compression: what the model was compressed from, for the card.
+        facts: for the card.
         images: real images to compare with torch on; generated scenes where there are none.
         calibration: real images for int8.
 
@@ -88,7 +82,7 @@ def export_onnx(
         UserError: the checkpoint is missing or no detector, the input size is no multiple of its stride, int8
             has no images, or a check failed; nothing is written then.
     """
-    settings = settings or Export.model_validate({})
+    settings, facts = settings or Export.model_validate({}), facts or CardFacts()
     model = load_model(checkpoint).eval()
     stride = int(model.stride.max())
     size = trained_size(model) if input_size is None else input_size
@@ -125,10 +119,9 @@ def export_onnx(
     )
     if settings.head == "end2end":
         graph = append_suppression(
-            graph, max_det=settings.max_det, iou_threshold=iou_threshold, score_floor=SCORE_FLOOR
+            graph, max_det=settings.max_det, iou_threshold=facts.iou_threshold, score_floor=SCORE_FLOOR
         )
-        compare_head(graph, answers, settings.max_det, iou_threshold)
-    suppression = {"max_det": settings.max_det, "iou_threshold": iou_threshold, "score_floor": SCORE_FLOOR}
+        compare_head(graph, answers, settings.max_det, facts.iou_threshold)
     card = {
         "format_version": CARD_FORMAT_VERSION,
         "task": "detect",
@@ -142,17 +135,23 @@ def export_onnx(
         },
         "precision": precision,
         "head": settings.head,
-        "suppression": suppression if settings.head == "end2end" else None,
+        "suppression": None
+        if settings.head == "raw"
+        else {
+            "max_det": settings.max_det,
+            "iou_threshold": facts.iou_threshold,
+            "score_floor": SCORE_FLOOR,
+        },
         "stride": stride,
-        "score_threshold": score_threshold,
-        "iou_threshold": iou_threshold,
+        "score_threshold": facts.score_threshold,
+        "iou_threshold": facts.iou_threshold,
         "calibration": {"images": len(calibration)} if precision == "int8" else None,
         "deviation_from_torch": {
             **dataclasses.asdict(deviation),
             "allowed": dataclasses.asdict(DEVIATIONS_ALLOWED[precision]),
             "of": "mean of the worst image" if precision == "int8" else "largest",
         },
-        "compression": None if compression is None else dict(compression),
+        "compression": None if facts.compression is None else dict(facts.compression),
         "versions": versions(),
         "weights_sha256": weights_sha256(graph),
     }

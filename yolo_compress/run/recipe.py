@@ -19,8 +19,8 @@ from yolo_compress.config.base import Section
 from yolo_compress.config.sections import Export, Recipe
 from yolo_compress.data.source import RunData
 from yolo_compress.errors import UserError, explained_disk_errors
-from yolo_compress.export.card import read_card
-from yolo_compress.export.deliver import Delivery, deliver
+from yolo_compress.export.card import CardFacts, read_card
+from yolo_compress.export.deliver import Delivery, MeasuredOn, deliver
 from yolo_compress.run.plan import check_devices, plan
 from yolo_compress.run.record import (
     CHECKPOINT,
@@ -137,13 +137,12 @@ def _deliver(recipe: Recipe, folder: Path, source: RunData, console: Console) ->
                 recipe.output / ONNX,
                 settings.model_copy(update={"precision": wanted}),
                 input_size=recipe.input_size,
-                data=source.description,
-                split=evaluate.split,
-                score_threshold=evaluate.score_threshold,
-                iou_threshold=evaluate.iou_threshold,
-                dataset=source.name,
-                facts={"compression": read_card(folder / ONNX)["compression"]},
-                threads=recipe.threads,
+                measured_on=MeasuredOn(source.description, evaluate.split, source.name, recipe.threads),
+                facts=CardFacts(
+                    evaluate.score_threshold,
+                    evaluate.iou_threshold,
+                    read_card(folder / ONNX)["compression"],
+                ),
                 tell=lambda text: console.print(text, markup=False, soft_wrap=True),
             )
         made = dict.fromkeys([ONNX, *(one.path.name for one in delivered)])

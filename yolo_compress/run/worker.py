@@ -23,7 +23,7 @@ from yolo_compress.config.sections import Recipe
 from yolo_compress.data.labelled import read_split
 from yolo_compress.data.source import RunData, prepare_source
 from yolo_compress.errors import UserError, explained_disk_errors, explained_failures
-from yolo_compress.export.card import read_card, update_card
+from yolo_compress.export.card import CardFacts, read_card, update_card
 from yolo_compress.export.export import export_onnx
 from yolo_compress.interrupts import end_if_interrupted, interrupts_heard
 from yolo_compress.measure.accuracy import Measured, evaluate_images
@@ -185,8 +185,7 @@ class StageWorker:
             folder / CHECKPOINT,
             folder / ONNX,
             input_size,
-            score_threshold=evaluate.score_threshold,
-            iou_threshold=evaluate.iou_threshold,
+            facts=CardFacts(evaluate.score_threshold, evaluate.iou_threshold),
             images=read_split(self.source.description, evaluate.split).images,
         )
 
