@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yolo_trt_node.detector.tiling import MAX_OVERLAP, MIN_OVERLAP, NO_TILES, parse_tiling
 from yolo_trt_node.options import check_fields, option
 
-BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
-"""The backends there are, in the order in which ``auto`` tries them.
+BACKENDS: Mapping[str, str] = {
+    "tensorrt": "tensorrt.open_tensorrt",
+    "tensorrt_rtx": "tensorrt.open_tensorrt_rtx",
+    "onnxruntime": "onnx_runtime.OnnxModel",
+    "openvino": "openvino.OpenVinoModel",
+}
+"""The backends there are and what opens a model file in each, below ``detector.backends``.
 
-A GPU comes first. Of the CPU's backends the one that runs the model faster is taken, as measured once on this
-machine (`speed`); ONNX Runtime where that is no clear matter. Where bf16 is asked for, ``auto`` comes to
-OpenVINO, since ONNX Runtime passes.
+They stand in the order in which ``auto`` tries them. A GPU comes first. Of the CPU's backends the one that
+runs the model faster is taken, as measured once on this machine (`speed`); ONNX Runtime where that is no
+clear matter. Where bf16 is asked for, ``auto`` comes to OpenVINO, since ONNX Runtime passes.
 """
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")

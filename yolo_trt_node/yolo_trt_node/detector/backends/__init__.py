@@ -6,7 +6,8 @@ compiles it for an input shape. Every backend implements the same two protocols.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -104,13 +105,13 @@ def open_model(path: Path, *, backend: str, options: LoadOptions) -> tuple[Model
                 f"{path} is an engine, which the backend {backend} cannot run; set backend to auto"
             )
         try:
-            return _OPEN[backend](path, options), f"{backend}, as asked"
+            return _open(backend, path, options), f"{backend}, as asked"
         except BackendUnavailable as error:
             raise ModelError(f"the backend {backend} cannot run: {error}") from error
     passed = []
     for name in able:
         try:
-            model = _OPEN[name](path, options)
+            model = _open(name, path, options)
         except BackendUnavailable as error:
             passed.append(f"{name}: {error.cause}")
             continue
@@ -121,51 +122,19 @@ def open_model(path: Path, *, backend: str, options: LoadOptions) -> tuple[Model
     )
 
 
-# Each backend is imported when it is tried: a machine that runs one of them need not have the others.
-
-
-def _open_onnxruntime(path: Path, options: LoadOptions) -> ModelFile:
+def _open(backend: str, path: Path, options: LoadOptions) -> ModelFile:
+    """Open a file with one backend, which is imported only now: a machine need not have the others."""
+    module, _, opener = BACKENDS[backend].rpartition(".")
     try:
-        from yolo_trt_node.detector.backends.onnx_runtime import OnnxModel
+        found = importlib.import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"no Python package {error.name}", f"install it with `pip install {backend}`"
+        ) from error
     except ImportError as error:
-        raise _package_missing("onnxruntime", error) from error
-    return OnnxModel(path, options)
-
-
-def _open_openvino(path: Path, options: LoadOptions) -> ModelFile:
-    try:
-        from yolo_trt_node.detector.backends.openvino import OpenVinoModel
-    except ImportError as error:
-        raise _package_missing("openvino", error) from error
-    return OpenVinoModel(path, options)
-
-
-def _open_tensorrt(path: Path, options: LoadOptions) -> ModelFile:
-    from yolo_trt_node.detector.backends.tensorrt import open_tensorrt
-
-    return open_tensorrt(path, "tensorrt", options)
-
-
-def _open_tensorrt_rtx(path: Path, options: LoadOptions) -> ModelFile:
-    from yolo_trt_node.detector.backends.tensorrt import open_tensorrt
-
-    return open_tensorrt(path, "tensorrt_rtx", options)
-
-
-def _package_missing(package: str, error: ImportError) -> BackendUnavailable:
-    if isinstance(error, ModuleNotFoundError):
-        return BackendUnavailable(
-            f"no Python package {error.name}", f"install it with `pip install {package}`"
-        )
-    return BackendUnavailable(
-        f"the Python package {package} does not load ({error})",
-        f"install it again, for this Python and NumPy: `pip install --force-reinstall {package}`",
-    )
-
-
-_OPEN: Mapping[str, Callable[[Path, LoadOptions], ModelFile]] = {
-    "tensorrt": _open_tensorrt,
-    "tensorrt_rtx": _open_tensorrt_rtx,
-    "onnxruntime": _open_onnxruntime,
-    "openvino": _open_openvino,
-}
+        raise BackendUnavailable(
+            f"the Python package {backend} does not load ({error})",
+            f"install it again, for this Python and NumPy: `pip install --force-reinstall {backend}`",
+        ) from error
+    model: ModelFile = getattr(found, opener)(path, options)
+    return model

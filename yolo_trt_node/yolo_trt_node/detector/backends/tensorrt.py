@@ -55,7 +55,7 @@ class TargetDevice:
     multiprocessors: ClassVar[int] = 0
 
 
-def open_tensorrt(path: Path, backend: str, options: LoadOptions) -> OnnxOnTensorRt | EngineFile:
+def open_tensorrt(path: Path, options: LoadOptions, backend: str = "tensorrt") -> OnnxOnTensorRt | EngineFile:
     """Open an ONNX file or an engine with ``tensorrt`` or ``tensorrt_rtx``.
 
     Raises:
@@ -67,6 +67,11 @@ def open_tensorrt(path: Path, backend: str, options: LoadOptions) -> OnnxOnTenso
     if path.suffix in engines.SUFFIXES:
         return EngineFile(path, backend, trt, gpu, options)
     return OnnxOnTensorRt(path, backend, trt, gpu, options)
+
+
+def open_tensorrt_rtx(path: Path, options: LoadOptions) -> OnnxOnTensorRt | EngineFile:
+    """Open a file with ``tensorrt_rtx``; see `open_tensorrt`."""
+    return open_tensorrt(path, options, "tensorrt_rtx")
 
 
 def import_tensorrt(backend: str) -> Any:
