@@ -14,13 +14,104 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 NAMES = ("red", "green", "blue")
 CELL = 8
 BOX = (16.0, 24.0)  # width, height in network pixels
 LEAST = 3  # network pixels: the rectangle detector sees nothing smaller
 BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
+
+# A 1x1 convolution over RGB: a class's channel counts for it, the others against it.
+_HEAD = """
+<ir_version: 8, opset_import: ["" : 17]>
+{name} ({kind}[{batch}, 3, {height}, {width}] images) => (float[{batch}, 7, {anchors}] output0)
+<float[3, 3, 1, 1] weights = {{1, {against}, {against}, {against}, 1, {against}, {against}, {against}, 1}},
+ float zero = {{0}}, float half = {{0.5}}, float one = {{1}}, int64 axis2 = {{2}}, int64 axis3 = {{3}},
+ int64[1] first = {{0}}, int64[1] channels = {{1}}, int64[3] flat = {{0, 7, -1}},
+"""
+# Positions by counting ones, so that the graph serves every height and width.
+_TOY = """
+ float cell = {{8}}, float box_width = {{16}}, float box_height = {{24}}, int64[2] matrix = {{512, 512}}>
+{{
+    input = Cast<to = 1> (images)
+    pooled = AveragePool<kernel_shape = [8, 8], strides = [8, 8]> (input)
+    contrast = Conv (pooled, weights)
+    scores = Clip (contrast, zero, one)
+    plane = Slice (pooled, first, channels, channels)
+    zeros = Mul (plane, zero)
+    ones = Add (zeros, one)
+    column = CumSum (ones, axis3)
+    row = CumSum (ones, axis2)
+    column_center = Sub (column, half)
+    row_center = Sub (row, half)
+    x = Mul (column_center, cell)
+    y = Mul (row_center, cell)
+    w = Mul (ones, box_width)
+    h = Mul (ones, box_height)
+    grid = Concat<axis = 1> (x, y, w, h, scores)
+    {work}
+}}
+"""
+# Of the pixels, so that nothing can be computed beforehand.
+_WORK = """
+    answer = Reshape (grid, flat)
+    mean = ReduceMean<keepdims = 0> (input)
+    factor = Expand (mean, matrix)
+    product0 = Expand (mean, matrix)
+    {products}
+    wasted = ReduceMean<keepdims = 0> (product{work})
+    nothing = Mul (wasted, zero)
+    output0 = Add (answer, nothing)
+"""
+# Each pixel is an anchor. Negative padding cuts: the mask moved by a pixel.
+_RECTANGLES = """
+ float too_short = {{2}}, float filled = {{-10000}},
+ int64[8] from_left = {{0, 0, 0, 1, 0, 0, 0, -1}}, int64[8] from_above = {{0, 0, 1, 0, 0, 0, -1, 0}},
+ int64[8] from_upper_right = {{0, 0, 1, -1, 0, 0, -1, 1}}>
+{{
+    contrast = Conv (images, weights)
+    is_filled = Greater (contrast, half)
+    mask = Cast<to = 1> (is_filled)
+    zeros = Mul (mask, zero)
+    ones = Add (zeros, one)
+    left = Pad (mask, from_left, zero)
+    left_empty = Sub (one, left)
+    above = Pad (mask, from_above, zero)
+    above_empty = Sub (one, above)
+    upper_right = Pad (mask, from_upper_right, zero)
+    upper_right_empty = Sub (one, upper_right)
+    edge = Mul (mask, left_empty)
+    angle = Mul (edge, above_empty)
+    corner = Mul (angle, upper_right_empty)
+    {x}
+    {y}
+    corner_scores = Mul (corner, contrast)
+    wide_scores = Mul (corner_scores, x_enough)
+    scores = Mul (wide_scores, y_enough)
+    grid = Concat<axis = 1> (x_center_out, y_center_out, x_length_out, y_length_out, scores)
+    output0 = Reshape (grid, flat)
+}}
+"""
+# The next empty pixel from here on, by a maximum over negated positions; the border is empty.
+_AXIS = """
+    {x}_next = CumSum (ones, {axis})
+    {x} = Sub ({x}_next, one)
+    {x}_back = Neg ({x})
+    {x}_empty = Where (is_filled, filled, {x}_back)
+    {x}_nearest = MaxPool<kernel_shape = {kernel}, pads = {pads}> ({x}_empty)
+    {x}_far = Neg ({x}_nearest)
+    {x}_border = ReduceMax<axes = [2, 3], keepdims = 1> ({x}_next)
+    {x}_end = Min ({x}_far, {x}_border)
+    {x}_length = Sub ({x}_end, {x})
+    {x}_surplus = Sub ({x}_length, too_short)
+    {x}_enough = Clip ({x}_surplus, zero, one)
+    {x}_middle = Mul ({x}_length, half)
+    {x}_center = Add ({x}_middle, {x})
+    {x}_center_at_corner = Mul ({x}_center, corner)
+    {x}_center_out = ReduceSum ({x}_center_at_corner, channels)
+    {x}_length_at_corner = Mul ({x}_length, corner)
+    {x}_length_out = ReduceSum ({x}_length_at_corner, channels)
+"""
 
 
 def model_card(height: int, width: int, **changes) -> dict:
@@ -45,6 +136,14 @@ def model_card(height: int, width: int, **changes) -> dict:
     return card
 
 
+def _write(path: Path, text: str, metadata: dict[str, str]) -> Path:
+    model = onnx.parser.parse_model(text)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
 def write_toy_detector(
     path: Path,
     *,
@@ -67,87 +166,18 @@ def write_toy_detector(
         contrast: how much the other two colours count for a class; at 0 a yellow cell is both red and green.
     """
     height, width = size
-    axes = [1, 3, height, width] if static else ["batch", 3, "height", "width"]
-    # Weights of a 1x1 convolution over RGB: a class's channel counts for it, the others against it.
-    weights = np.full((3, 3, 1, 1), contrast, np.float32)
-    weights[range(3), range(3)] = 1.0
-
-    def constant(name: str, value: object) -> TensorProto:
-        return numpy_helper.from_array(np.asarray(value), name)
-
-    first = [helper.make_node("Cast", ["images"], ["input"], to=TensorProto.FLOAT)]
-    nodes = [
-        *first,
-        helper.make_node("AveragePool", ["input"], ["pooled"], kernel_shape=[CELL] * 2, strides=[CELL] * 2),
-        helper.make_node("Conv", ["pooled", "weights"], ["contrast"]),
-        helper.make_node("Clip", ["contrast", "zero", "one"], ["scores"]),
-        # Positions by counting ones, so that the graph serves every height and width.
-        helper.make_node("Slice", ["pooled", "from0", "to1", "channel_axis"], ["plane"]),
-        helper.make_node("Mul", ["plane", "zero"], ["zeros"]),
-        helper.make_node("Add", ["zeros", "one"], ["ones"]),
-        helper.make_node("CumSum", ["ones", "axis3"], ["column"]),
-        helper.make_node("CumSum", ["ones", "axis2"], ["row"]),
-        helper.make_node("Sub", ["column", "half_cell"], ["column_centre"]),
-        helper.make_node("Sub", ["row", "half_cell"], ["row_centre"]),
-        helper.make_node("Mul", ["column_centre", "cell"], ["x"]),
-        helper.make_node("Mul", ["row_centre", "cell"], ["y"]),
-        helper.make_node("Mul", ["ones", "box_width"], ["w"]),
-        helper.make_node("Mul", ["ones", "box_height"], ["h"]),
-        helper.make_node("Concat", ["x", "y", "w", "h", "scores"], ["grid"], axis=1),
-        helper.make_node("Reshape", ["grid", "flat"], ["output0" if not work else "answer"]),
-    ]
-    if work:
-        # Of the pixels, so that nothing can be computed beforehand.
-        nodes += [
-            helper.make_node("ReduceMean", ["input"], ["mean"], keepdims=0),
-            helper.make_node("Expand", ["mean", "matrix"], ["factor"]),
-            helper.make_node("Expand", ["mean", "matrix"], ["product0"]),
-        ]
-        for index in range(work):
-            nodes += [
-                helper.make_node("MatMul", [f"product{index}", "factor"], [f"raw{index}"]),
-                helper.make_node("Clip", [f"raw{index}", "zero", "one"], [f"product{index + 1}"]),
-            ]
-        nodes += [
-            helper.make_node("ReduceMean", [f"product{work}"], ["wasted"], keepdims=0),
-            helper.make_node("Mul", ["wasted", "zero"], ["nothing"]),
-            helper.make_node("Add", ["answer", "nothing"], ["output0"]),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT16 if half else TensorProto.FLOAT, axes)],
-        [
-            helper.make_tensor_value_info(
-                "output0",
-                TensorProto.FLOAT,
-                [1 if static else "batch", 7, (height // CELL) * (width // CELL) if static else "anchors"],
-            )
-        ],
-        [
-            constant("weights", weights),
-            constant("zero", np.float32(0)),
-            constant("one", np.float32(1)),
-            constant("half_cell", np.float32(0.5)),
-            constant("cell", np.float32(CELL)),
-            constant("box_width", np.float32(BOX[0])),
-            constant("box_height", np.float32(BOX[1])),
-            constant("axis2", np.int64(2)),
-            constant("axis3", np.int64(3)),
-            constant("from0", np.array([0], np.int64)),
-            constant("to1", np.array([1], np.int64)),
-            constant("channel_axis", np.array([1], np.int64)),
-            constant("flat", np.array([0, 7, -1], np.int64)),
-            constant("matrix", np.array([512, 512], np.int64)),
-        ],
+    axes: dict[str, object] = {"batch": "batch", "height": "height", "width": "width", "anchors": "anchors"}
+    if static:
+        anchors = (height // CELL) * (width // CELL)
+        axes = {"batch": 1, "height": height, "width": width, "anchors": anchors}
+    products = "".join(
+        f"raw{index} = MatMul (product{index}, factor)\nproduct{index + 1} = Clip (raw{index}, zero, one)\n"
+        for index in range(work)
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    if metadata is None:
-        metadata = {"model_card": json.dumps(model_card(height, width))}
-    helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return path
+    end = _WORK.format(products=products, work=work) if work else "output0 = Reshape (grid, flat)"
+    head = _HEAD.format(name="toy", kind="float16" if half else "float", against=contrast, **axes)
+    own = {"model_card": json.dumps(model_card(height, width))}
+    return _write(path, head + _TOY.format(work=end), own if metadata is None else metadata)
 
 
 def write_rectangle_detector(
@@ -155,9 +185,9 @@ def write_rectangle_detector(
 ) -> Path:
     """Write a detector of upright rectangles in a class's pure colour, from `LEAST` network pixels on.
 
-    Each pixel is an anchor. The upper left corner of a rectangle scores the pixel's contrast (1 for the pure
-    colour) and its box reaches as far as the colour does to the right and downwards. Blurred corners, as a
-    scaled image has them, make boxes up to two network pixels too small.
+    The upper left corner of a rectangle scores the pixel's contrast (1 for the pure colour) and its box
+    reaches as far as the colour does to the right and downwards. Blurred corners, as a scaled image has them,
+    make boxes up to two network pixels too small.
 
     Args:
         path: the ONNX file to write.
@@ -165,92 +195,14 @@ def write_rectangle_detector(
         static_batch: fix batch, height and width in the graph.
         stride: as its card says.
     """
-    axes = [static_batch, 3, side, side] if static_batch else ["batch", 3, "height", "width"]
-    weights = np.full((3, 3, 1, 1), -1.0, np.float32)
-    weights[range(3), range(3)] = 1.0
-    constants = {
-        "weights": weights,
-        "half": np.float32(0.5),
-        "one": np.float32(1),
-        "zero": np.float32(0),
-        "too_short": np.float32(LEAST - 1),
-        "filled": np.float32(-1e4),
-        "axis2": np.int64(2),
-        "axis3": np.int64(3),
-        "classes": np.array([1], np.int64),
-        "flat": np.array([0, 7, -1], np.int64),
-        # Negative padding cuts: the mask moved by a pixel.
-        "from_left": np.array([0, 0, 0, 1, 0, 0, 0, -1], np.int64),
-        "from_above": np.array([0, 0, 1, 0, 0, 0, -1, 0], np.int64),
-        "from_upper_right": np.array([0, 0, 1, -1, 0, 0, -1, 1], np.int64),
-    }
-    node = helper.make_node
-    nodes = [
-        node("Conv", ["images", "weights"], ["contrast"]),
-        node("Greater", ["contrast", "half"], ["is_filled"]),
-        node("Cast", ["is_filled"], ["mask"], to=TensorProto.FLOAT),
-        node("Mul", ["mask", "zero"], ["zeros"]),
-        node("Add", ["zeros", "one"], ["ones"]),
-    ]
-    empty = []
-    for name in ("left", "above", "upper_right"):
-        nodes += [
-            node("Pad", ["mask", f"from_{name}", "zero"], [name]),
-            node("Sub", ["one", name], [f"{name}_empty"]),
-        ]
-        empty.append(f"{name}_empty")
-    nodes += [
-        node("Mul", ["mask", empty[0]], ["edge"]),
-        node("Mul", ["edge", empty[1]], ["angle"]),
-        node("Mul", ["angle", empty[2]], ["corner"]),
-    ]
-    for name, axis, kernel, pads in (
-        ("x", "axis3", [1, side], [0, 0, 0, side - 1]),
-        ("y", "axis2", [side, 1], [0, 0, side - 1, 0]),
-    ):
-        nodes += [
-            # The next empty pixel from here on, by a maximum over negated positions; the border is empty.
-            node("CumSum", ["ones", axis], [f"{name}_next"]),
-            node("Sub", [f"{name}_next", "one"], [name]),
-            node("Neg", [name], [f"{name}_back"]),
-            node("Where", ["is_filled", "filled", f"{name}_back"], [f"{name}_empty"]),
-            node("MaxPool", [f"{name}_empty"], [f"{name}_nearest"], kernel_shape=kernel, pads=pads),
-            node("Neg", [f"{name}_nearest"], [f"{name}_far"]),
-            node("ReduceMax", [f"{name}_next"], [f"{name}_border"], axes=[2, 3], keepdims=1),
-            node("Min", [f"{name}_far", f"{name}_border"], [f"{name}_end"]),
-            node("Sub", [f"{name}_end", name], [f"{name}_length"]),
-            node("Sub", [f"{name}_length", "too_short"], [f"{name}_surplus"]),
-            node("Clip", [f"{name}_surplus", "zero", "one"], [f"{name}_enough"]),
-            node("Mul", [f"{name}_length", "half"], [f"{name}_middle"]),
-            node("Add", [f"{name}_middle", name], [f"{name}_centre"]),
-        ]
-        for value in ("centre", "length"):
-            nodes += [
-                node("Mul", [f"{name}_{value}", "corner"], [f"{name}_{value}_at_corner"]),
-                node("ReduceSum", [f"{name}_{value}_at_corner", "classes"], [f"{name}_{value}_out"]),
-            ]
-    rows = ["x_centre_out", "y_centre_out", "x_length_out", "y_length_out", "scores"]
-    nodes += [
-        node("Mul", ["corner", "contrast"], ["corner_scores"]),
-        node("Mul", ["corner_scores", "x_enough"], ["wide_scores"]),
-        node("Mul", ["wide_scores", "y_enough"], ["scores"]),
-        node("Concat", rows, ["grid"], axis=1),
-        node("Reshape", ["grid", "flat"], ["output0"]),
-    ]
-    anchors = [static_batch, 7, side * side] if static_batch else ["batch", 7, "anchors"]
-    graph = helper.make_graph(
-        nodes,
-        "rectangles",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, axes)],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, anchors)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    axes: dict[str, object] = {"batch": "batch", "height": "height", "width": "width", "anchors": "anchors"}
+    if static_batch:
+        axes = {"batch": static_batch, "height": side, "width": side, "anchors": side * side}
+    head = _HEAD.format(name="rectangles", kind="float", against=-1.0, **axes)
+    x = _AXIS.format(x="x", axis="axis3", kernel=[1, side], pads=[0, 0, 0, side - 1])
+    y = _AXIS.format(x="y", axis="axis2", kernel=[side, 1], pads=[0, 0, side - 1, 0])
     card = model_card(side, side, stride=stride, score_threshold=0.25)
-    helper.set_model_props(model, {"model_card": json.dumps(card)})
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return path
+    return _write(path, head + _RECTANGLES.format(x=x, y=y), {"model_card": json.dumps(card)})
 
 
 def paint_cells(
