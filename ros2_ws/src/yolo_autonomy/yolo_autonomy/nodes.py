@@ -106,7 +106,7 @@ class CameraNode(AdapterNode):
 
 
 def _calibration(info: CameraInfo) -> tuple[object, ...]:
-    """Return what `PinholeCamera.from_info` reads, so that it can be compared: the matrices are arrays, which cannot."""
+    """Return what `from_info` reads, so that it can be compared: the matrices are arrays, which cannot."""
     return (
         info.width, info.height, info.distortion_model, info.roi, info.binning_x, info.binning_y,
         *(tuple(numbers) for numbers in (info.d, info.k, info.r, info.p)),
