@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from yolo_compress import files
+from yolo_compress import files, records
 from yolo_compress.config.loading import Arms
 from yolo_compress.config.sections import Recipe
 from yolo_compress.data.labelled import read_split
@@ -23,7 +24,7 @@ from yolo_compress.errors import UserError
 from yolo_compress.measure.accuracy import evaluate_images
 from yolo_compress.measure.latency import Latency
 from yolo_compress.measure.matches import Matches
-from yolo_compress.report.charts import Point, accuracy_cost, save
+from yolo_compress.report.charts import Point, accuracy_cost, accuracy_time, kept_channels, save
 from yolo_compress.run.plan import check_devices, plan
 from yolo_compress.run.recipe import claim_folder
 from yolo_compress.run.record import MATCHES, ONNX, accuracy_of, read_record
@@ -90,7 +91,7 @@ def claim(arms: Arms) -> None:
         UserError: the folder is another's or cannot be written.
     """
     output = arms.base.output
-    saved = arms.comparison.model_copy(update={"base": Path(BASE), "set": {}})
+    saved = arms.comparison.model_copy(update={"base": Path(BASE), "set": {}, "records": None})
     claim_folder(output, DOCUMENT, saved)
     files.sweep_temporary()
     files.write_text(output / BASE, yaml.safe_dump(arms.base.model_dump(mode="json"), sort_keys=False))
@@ -146,28 +147,35 @@ def collect(arms: Arms, console: Console | None = None) -> ComparisonResult:
         UserError: nothing is there.
     """
     output, seeds = arms.base.output, arms.comparison.seeds
+    if not (output / DOCUMENT).is_file() and arms.comparison.records is not None:
+        known = records.read(arms, _shown(arms), arms.comparison.records)
+        if known is not None:
+            return known
     parts = _parts(arms)
     latency = files.read_json(output / RESULT).get("latency", {})
     rows, missing = [], []
     images = 0
     for name, recipe in _shown(arms).items():
-        records = {}
+        done = {}
         matches: dict[int, Matches] = {}
+        stages = {}
         for seed in seeds:
-            folder = _folder(output, plan(_seeded(recipe, seed))[-1])
+            folders = [_folder(output, stage) for stage in plan(_seeded(recipe, seed))]
+            folder = folders[-1]
             record = read_record(folder)
             if "accuracy" in record:
-                records[seed] = record
+                done[seed] = record
+                stages[seed] = records.way(folders)
                 found = _matches(folder, arms.base, console)
                 if found is not None:
                     matches[seed] = found
             else:
                 missing.append((name, seed))
-        if not records:
+        if not done:
             continue
-        first = records[min(records, key=seeds.index)]
+        first = done[min(done, key=seeds.index)]
         timed = latency.get(name, {})
-        accuracy = {seed: accuracy_of(record) for seed, record in records.items()}
+        accuracy = {seed: accuracy_of(record) for seed, record in done.items()}
         images = next(iter(accuracy.values())).images
         rows.append(
             Row(
@@ -182,6 +190,7 @@ def collect(arms: Arms, console: Console | None = None) -> ComparisonResult:
                 else None,
                 matches=matches,
                 left_out=arms.comparison.left_out,
+                stages=stages,
             )
         )
     if not rows:
@@ -281,9 +290,88 @@ def _write(result: ComparisonResult, output: Path) -> None:
     document = {**known, "arms": figures, "sentences": result.sentences()}
     files.write_json(output / RESULT, document)
     files.write_text(output / MARKDOWN, result.markdown())
-    save(accuracy_cost(points(result.rows), result.arms.base.input_size), output / PLOT)
+    _draw(result, output)
+
+
+def _draw(result: ComparisonResult, folder: Path) -> dict[str, str]:
+    """Draw a comparison; return the name of each picture's file by what it shows."""
+    drawn = {}
+    for name, (what, figure) in figures(result).items():
+        save(figure, folder / name)
+        drawn[what] = f"{name}.svg"
+    return drawn
+
+
+def figures(result: ComparisonResult) -> dict[str, tuple[str, Figure]]:
+    """Return the pictures of a comparison: for each file's name what it shows, and the figure."""
+    size, compared = result.arms.base.input_size, points(result.rows)
+    drawn = {PLOT: ("AP50 over multiply-accumulates", accuracy_cost(compared, size))}
+    if any(point.ms is not None for point in compared):
+        drawn["accuracy_time"] = ("AP50 over milliseconds an image", accuracy_time(compared))
+    kept = {row.name: row.channels for row in result.rows if row.channels}
+    if kept:
+        drawn["kept_channels"] = ("The share of its channels that each layer keeps", kept_channels(kept))
+    return drawn
+
+
+def keep(arms: Arms, result: ComparisonResult, page: Path | None = None) -> Path:
+    """Write a comparison's records, tables and pictures where its recipe says that they are kept.
+
+    Args:
+        arms: the comparison.
+        result: what is there of it.
+        page: a Markdown page in which the section between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is
+            written anew; NAME is that of the records' folder.
+
+    Raises:
+        UserError: the comparison does not say where, or the page has no such section.
+    """
+    folder = arms.comparison.records
+    if folder is None:
+        raise UserError("the comparison does not say where its records are kept; give `records:`, a folder")
+    records.keep(result, _shown(arms), folder)
+    drawn = _draw(result, folder)
+    for picture in folder.glob("*.png"):
+        picture.unlink()  # the vector pictures say the same
+    files.write_text(folder / MARKDOWN, result.markdown(drawn))
+    if page is not None:
+        start, end = f"<!-- {folder.name} -->\n", f"<!-- /{folder.name} -->"
+        text = page.read_text(encoding="utf-8")
+        if start not in text or end not in text:
+            raise UserError(f"{page} has no section between {start.strip()} and {end}")
+        place = os.path.relpath(folder, page.parent)
+        section = result.markdown({what: f"{place}/{name}" for what, name in drawn.items()})
+        before, after = text.partition(start)[0], text.partition(end)[2]
+        files.write_text(page, f"{before}{start}\n{section}\n{end}{after}")
+    return folder
+
+
+def measure_times(arms: Arms, console: Console) -> None:
+    """Time the models that are there against each other.
+
+    Raises:
+        UserError: the arm that they are compared with is not there.
+    """
+    output, seed = arms.base.output, arms.comparison.seeds[0]
+    folders = {name: _folder(output, plan(_seeded(r, seed))[-1]) for name, r in _shown(arms).items()}
+    there = {name: folder for name, folder in folders.items() if "accuracy" in read_record(folder)}
+    if arms.comparison.ratio_to not in there:
+        raise UserError(
+            f"the arm {arms.comparison.ratio_to}, which the others are timed beside, is not there yet"
+        )
+    _measure_latency(arms, there, StageWorker(arms.base, console, lambda stage: _folder(output, stage)))
 
 
 def points(rows: Sequence[Row]) -> list[Point]:
     """Return the arms as points of the accuracy-against-cost plot."""
-    return [Point(row.name, row.kind, row.gmacs, row.mean_ap50(), row.spread() or 0.0) for row in rows]
+    return [
+        Point(
+            row.name,
+            row.kind,
+            row.gmacs,
+            row.mean_ap50(),
+            row.spread() or 0.0,
+            None if row.latency is None else row.latency.ms,
+        )
+        for row in rows
+    ]

@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,6 @@ from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.measure.latency import Latency
 from yolo_compress.measure.matches import Matches, resamples
 from yolo_compress.run.record import percent
-from yolo_compress.versions import versions
 
 # The model that the arms learn from; shown beside them, at its own number of epochs.
 TEACHER = "teacher"
@@ -46,6 +46,7 @@ class Row:
         latency: of the first seed's model beside the arm `ratio_to`; None where not all arms are there yet.
         matches: what each seed's model got right in each image, where that was kept.
         left_out: names of classes outside of AP50.
+        stages: of each seed what the records of the stages on the way say, as `records.way` returns it.
     """
 
     name: str
@@ -57,6 +58,17 @@ class Row:
     latency: Latency | None
     matches: dict[int, Matches] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    stages: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> dict[str, tuple[int, int]]:
+        """Each layer's channels before and after the first seed's pruning; empty for what is not pruned."""
+        told = next(iter(self.stages.values()), [])
+        return {
+            entry["layer"]: (entry["before"], entry["after"])
+            for stage in told
+            for entry in stage.get("channels", ())
+        }
 
     def mean(self, figure: str) -> float | None:
         """Return the mean over the seeds of one of `Accuracy`'s figures; None where the data has none."""
@@ -327,13 +339,26 @@ class ComparisonResult:
             tables.append(table)
         return tables
 
-    def markdown(self) -> str:
-        """Render the tables and what follows from them as a section of Markdown."""
-        lines = [*_markdown(self.header, self.cells()), "", self.protocol(), ""]
-        lines += [*_markdown(self.detail_header, self.details()), "", _DETAILS, ""]
-        lines += [f"- {sentence}" for sentence in self.sentences()]
-        lines += ["", ", ".join(f"{name} {version}" for name, version in versions().items()) + "."]
+    def markdown(self, pictures: Mapping[str, str] | None = None) -> str:
+        """Render what the figures say, the tables, and how they came about as a section of Markdown.
+
+        Args:
+            pictures: what each shows, and where it lies.
+        """
+        lines = [*(f"- {sentence}" for sentence in self.sentences()), ""]
+        lines += [*_markdown(self.header, self.cells()), "", self.protocol(), ""]
+        for what, place in (pictures or {}).items():
+            lines += [f"![{what}]({place})", ""]
+        lines += [*_markdown(self.detail_header, self.details()), "", _DETAILS, "", *self.made()]
         return "\n".join(lines) + "\n"
+
+    def made(self) -> list[str]:
+        """Say by which commands, when and with which versions the figures came about, in lines."""
+        last = [stages[-1] for row in self.rows for stages in row.stages.values() if stages]
+        commands = {stage["command"]: stage["finished"][:16].replace("T", " ") for stage in last}
+        lines = ["```text", *(f"{date}  {command}" for command, date in commands.items()), "```", ""]
+        used = dict.fromkeys(", ".join(map(" ".join, stage["versions"].items())) for stage in last)
+        return [*lines, *(f"{text}." for text in used)] if last else []
 
     def sentences(self) -> list[str]:
         """Say what the figures say: first how the smaller stock models fare, then each verdict asked for."""

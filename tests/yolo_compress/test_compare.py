@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from support.squares import make_recipe
 
-from yolo_compress.compare import collect, run_comparison
+from yolo_compress.compare import collect, keep, run_comparison
 from yolo_compress.config.loading import Arms, load_comparison
 from yolo_compress.errors import UserError
 from yolo_compress.measure.accuracy import Accuracy, ClassAccuracy
@@ -312,6 +312,28 @@ def test_a_comparison_and_a_recipe_are_not_mistaken_for_each_other(comparison_fi
         load_recipe(comparison_file)
     with pytest.raises(UserError, match="no `arms:`, so it is no comparison"):
         load_comparison(comparison_file.with_name("base.yaml"))
+
+
+def test_records_without_models_print_the_same_again(finished: Finished, tmp_path: Path) -> None:
+    arms, _, whole, _, _ = finished
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- kept -->\nold\n<!-- /kept -->\nafter\n")
+    kept = replace(arms, comparison=arms.comparison.model_copy(update={"records": tmp_path / "kept"}))
+    keep(kept, collect(arms), page)
+    elsewhere = replace(kept, base=kept.base.model_copy(update={"output": tmp_path / "nothing"}))
+    again = collect(elsewhere)
+    assert again.markdown() == whole.markdown()
+    assert again.sentences() == whole.sentences()
+    assert {name for row in again.rows for name in row.channels}
+    assert not list((tmp_path / "kept").rglob("*.pt"))
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "](kept/kept_channels.svg)" in text
+    other = {**kept.recipes, "cwd": kept.recipes["none"]}
+    with pytest.raises(UserError, match="the arm cwd is of another recipe"):
+        collect(replace(elsewhere, recipes=other))
 
 
 def test_the_saved_comparison_describes_the_same_stages(finished: Finished) -> None:

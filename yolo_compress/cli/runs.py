@@ -155,6 +155,17 @@ def compare_command(
         float | None,
         typer.Option(help="With --ray: GPUs a stage takes; by default 1, none where the device is cpu."),
     ] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="With --collect: time the models that are there.")
+    ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="With --collect: write records, tables and pictures into `records:`."),
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="With --keep: a Markdown page whose section of this comparison is written anew."),
+    ] = None,
 ) -> None:
     """Train several ways to a detector at one budget of epochs, and say which is worth it."""
     from yolo_compress.config.loading import load_comparison
@@ -172,13 +183,18 @@ def compare_command(
 
             train_on_ray(arms, console, ray, gpus)
         if collect:
+            if time:
+                comparison.measure_times(arms, console)
             result = comparison.collect(arms, console)
+            if keep:
+                kept = comparison.keep(arms, result, page)
+                console.print(f"kept: {kept}", soft_wrap=True)
         else:
             result = comparison.run_comparison(arms, console, arm=arm, seed=seed)
-        page = None if collect else write_report(folder)
+        html = None if collect else write_report(folder)
     for table in result.tables():
         console.print(table)
     for sentence in result.sentences():
         console.print(f"- {sentence}")
-    if page is not None:
-        console.print(f"table: {folder / comparison.MARKDOWN}   report: {page}", soft_wrap=True)
+    if html is not None:
+        console.print(f"table: {folder / comparison.MARKDOWN}   report: {html}", soft_wrap=True)

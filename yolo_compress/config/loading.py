@@ -122,6 +122,8 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Arms:
         else:
             to_base.append(override)
     comparison = _validate(Comparison, content, f"the comparison {path}")
+    if comparison.records is not None:
+        comparison = comparison.model_copy(update={"records": path.parent / comparison.records})
     shared = _read(path.parent / comparison.base)
     _merge(shared, comparison.set)
     for override in to_base:

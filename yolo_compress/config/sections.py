@@ -194,6 +194,11 @@ class Comparison(Section):
     left_out: tuple[str, ...] = Field(
         (), description="classes too rare to judge by: shown, but outside of AP50 in table and verdicts"
     )
+    records: Path | None = Field(
+        None,
+        description="folder in which the records are kept without the models (`--keep`), and from which they "
+        "are shown where the output folder is not there; relative to this file",
+    )
     parts: tuple[str, ...] = Field(
         (),
         description="splits of the data that are parts of the one measured on, as flights are: the arms are "

@@ -23,48 +23,61 @@ NO_LOSS = ("epoch", "lr", "seconds")
 
 @dataclass(frozen=True)
 class Point:
-    """A model in the accuracy-against-cost plot: AP50 and its spread from 0 to 1, cost in GMACs."""
+    """A model in the accuracy-against-cost plots: AP50 and its spread from 0 to 1, cost in GMACs and ms."""
 
     name: str
     kind: str
     gmacs: float
     ap50: float
     spread: float
+    ms: float | None = None
 
 
 def accuracy_cost(points: Sequence[Point], input_size: int) -> Figure:
     """Plot AP50 against multiply-accumulates; higher and further left is better."""
+    costs = [(point, point.gmacs) for point in points]
+    return _accuracy_over(costs, f"GMACs at {input_size} x {input_size}")
+
+
+def accuracy_time(points: Sequence[Point]) -> Figure:
+    """Plot AP50 against the time of an image, of the points that were timed."""
+    return _accuracy_over(
+        [(p, p.ms) for p in points if p.ms is not None], "ms from image to boxes, this machine"
+    )
+
+
+def _accuracy_over(costs: Sequence[tuple[Point, float]], label: str) -> Figure:
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis = figure.add_subplot()
     for kind, (color, marker) in KINDS.items():
-        own = [point for point in points if point.kind == kind]
+        own = [(point, cost) for point, cost in costs if point.kind == kind]
         if own:
             axis.errorbar(
-                [point.gmacs for point in own],
-                [100 * point.ap50 for point in own],
-                yerr=[100 * point.spread for point in own],
+                [cost for _, cost in own],
+                [100 * point.ap50 for point, _ in own],
+                yerr=[100 * point.spread for point, _ in own],
                 fmt=marker,
                 color=color,
                 capsize=3,
                 label=kind,
             )
     # Arms of one cost lie above each other: their names stand in a column, as far apart as they need.
-    ordered = sorted(points, key=lambda point: point.ap50)
+    ordered = sorted(costs, key=lambda entry: entry[0].ap50)
     axis.margins(y=0.12)
     low, high = axis.get_ylim()
     height = low
-    for point in ordered:
+    for point, cost in ordered:
         height = max(100 * point.ap50, height + 0.055 * (high - low))
         axis.annotate(
             f"{point.name} {100 * point.ap50:.1f}",
-            (point.gmacs, 100 * point.ap50),
+            (cost, 100 * point.ap50),
             xytext=(1.03, height),
             textcoords=axis.get_yaxis_transform(),
             va="center",
             fontsize=8,
             arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.7, "shrinkB": 4},
         )
-    axis.set_xlabel(f"GMACs at {input_size} x {input_size}")
+    axis.set_xlabel(label)
     axis.set_ylabel("AP50 / %")
     _tidy(axis)
     axis.legend(fontsize=8, frameon=False)
@@ -89,6 +102,58 @@ def channels(layers: Mapping[str, tuple[int, int]]) -> Figure:
     axis.margins(x=0.005)
     _tidy(axis)
     axis.legend(fontsize=8, frameon=False, loc="upper left")
+    return figure
+
+
+def part_of(layer: str) -> str:
+    """Say of a YOLOv8's convolution, by its name, where it works: backbone, neck or head, and at which level.
+
+    The level Pn is that of a map 2^n times smaller than the image. Other architectures' layers have numbers.
+    """
+    number, *rest = layer.removeprefix("model.").split(".")
+    index = int(number)
+    backbone = ("P1", "P2", "P2", "P3", "P3", "P4", "P4", "P5", "P5", "P5")
+    neck = {12: "P4 down", 15: "P3", 16: "P4", 18: "P4", 19: "P5", 21: "P5"}
+    if index < len(backbone):
+        return f"backbone {backbone[index]}"
+    if index in neck:
+        return f"neck {neck[index]}"
+    if index == 22 and len(rest) > 1 and rest[1] in ("0", "1", "2"):
+        return f"head P{3 + int(rest[1])}"
+    return f"layer {index}"
+
+
+def kept_channels(models: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
+    """Plot which share of its channels each layer keeps, backbone, neck and head apart.
+
+    Args:
+        models: of each model its layers in their order, with the channels before and after.
+    """
+    figure = Figure(figsize=(11, 1.2 + 1.4 * len(models)), layout="constrained")
+    axes = figure.subplots(len(models), 1, squeeze=False, sharex=True)[:, 0]
+    parts: list[tuple[str, int]] = []
+    for axis, (name, layers) in zip(axes, models.items(), strict=True):
+        # What works at one place stands together, in the order of the first.
+        groups: dict[str, list[float]] = {}
+        for layer, (before, after) in layers.items():
+            if ".dfl." in layer:  # fixed weights, no channels to choose from
+                continue
+            groups.setdefault(part_of(layer), []).append(100 * after / before)
+        colors = {"backbone": BLUE, "neck": "#b9770e", "head": "#1e8449"}
+        place, parts = 0, []
+        for group, shares in groups.items():
+            color = colors.get(group.partition(" ")[0], "#7b7d7d")
+            axis.bar(range(place, place + len(shares)), shares, color=color, width=0.8)
+            axis.axvline(place - 0.5, color=GRAY, linewidth=0.8)
+            parts.append((group, place))
+            place += len(shares)
+        axis.set_ylim(0, 105)
+        axis.set_ylabel("% kept", fontsize=8)
+        axis.set_title(name, fontsize=9, loc="left")
+        _tidy(axis)
+    axes[-1].set_xticks([place for _, place in parts], [group for group, _ in parts], rotation=40, ha="right")
+    axes[-1].tick_params(axis="x", labelsize=8)
+    axes[-1].margins(x=0.005)
     return figure
 
 

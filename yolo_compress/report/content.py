@@ -91,7 +91,10 @@ def _run_page(folder: Path, recipe: Recipe) -> Path:
         parts.append(
             PagePart(
                 "Channels",
-                pictures=[chart(charts.channels(layers), "Channels of each layer before and after")],
+                pictures=[
+                    chart(charts.channels(layers), "Channels of each layer before and after"),
+                    chart(charts.kept_channels({last.name: layers}), "The share that each layer keeps"),
+                ],
                 note=f"Output channels of each convolution with a BatchNorm, {first.name} and {last.name}; "
                 f"{kept:.0%} of all channels are kept.",
             )
@@ -127,7 +130,6 @@ def _comparison_page(folder: Path, arms: Arms) -> Path:
     # The folder may have been moved since.
     arms = Arms(arms.comparison, arms.base.model_copy(update={"output": folder}), arms.recipes)
     result = compare.collect(arms)
-    figure = charts.accuracy_cost(compare.points(result.rows), arms.base.input_size)
     changes = Rows(
         ("arm", "differs from the base recipe in"),
         [
@@ -147,7 +149,16 @@ def _comparison_page(folder: Path, arms: Arms) -> Path:
         parts=[
             PagePart("Figures", table=Rows(result.header, result.cells(), result.protocol())),
             PagePart("What they say", points=result.sentences()),
-            PagePart("Accuracy against cost", pictures=[chart(figure, "AP50 over multiply-accumulates")]),
+            PagePart(
+                "Classes and parts of the images",
+                table=Rows(
+                    result.detail_header, result.details(), "AP50; in brackets: outside of the verdicts."
+                ),
+            ),
+            PagePart(
+                "Accuracy against cost, and what is kept",
+                pictures=[chart(figure, what) for what, figure in compare.figures(result).values()],
+            ),
             PagePart("Arms", table=changes),
             _made(folder, [(name, folder / name) for name in (compare.DOCUMENT, compare.BASE)]),
         ],
