@@ -317,7 +317,7 @@ def test_a_comparison_and_a_recipe_are_not_mistaken_for_each_other(comparison_fi
 def test_records_without_models_print_the_same_again(finished: Finished, tmp_path: Path) -> None:
     arms, _, whole, _, _ = finished
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- kept -->\nold\n<!-- /kept -->\nafter\n")
+    page.write_text("before\n<!-- kept -->\nbe gone\n<!-- /kept -->\nafter\n")
     kept = replace(arms, comparison=arms.comparison.model_copy(update={"records": tmp_path / "kept"}))
     keep(kept, collect(arms), page)
     elsewhere = replace(kept, base=kept.base.model_copy(update={"output": tmp_path / "nothing"}))
@@ -329,7 +329,7 @@ def test_records_without_models_print_the_same_again(finished: Finished, tmp_pat
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "be gone" not in text
     assert "](kept/kept_channels.svg)" in text
     other = {**kept.recipes, "cwd": kept.recipes["none"]}
     with pytest.raises(UserError, match="the arm cwd is of another recipe"):
