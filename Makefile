@@ -8,6 +8,7 @@
 # make ptx       compile the CUDA kernel as it is shipped
 # make lint      ruff, mypy, the Dockerfiles, the licence of each file, the site's links
 # make docs      the site, into site/
+# make look      open the site in a browser, wide and as on a phone: is anything cut? (playwright, chromium)
 # make image     build the CPU image from a plain Debian and replay the demo's flight in it (buildah, mmdebstrap)
 # make tutorial  type what docs/tutorial.md says in a fresh clone, on other data than the demo's
 # make clean     remove what the targets made (not the virtual environment)
@@ -19,7 +20,7 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak ptx lint docs image tutorial clean
+.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak ptx lint docs look image tutorial clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -81,6 +82,9 @@ MKDOCS := $(ENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 docs: setup
 	@$(MKDOCS) && echo "site/index.html"
+
+look: docs
+	@$(ENV) exec python docs/look.py $(ARGS)
 
 image:
 	@test -d demo/flight || $(MAKE) demo
