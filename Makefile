@@ -11,6 +11,7 @@
 # make look      open the site in a browser, wide and as on a phone: is anything cut? (playwright, chromium)
 # make image     build the CPU image from a plain Debian and replay the demo's flight in it (buildah, mmdebstrap)
 # make tutorial  type what docs/tutorial.md says in a fresh clone, on other data than the demo's
+# make ros-tarball  the two ROS packages, each whole in itself, as bloom takes them
 # make clean     remove what the targets made (not the virtual environment)
 #
 # Each target sets up what it needs first (.venv, ROS 2, the workspace); a re-run costs seconds.
@@ -20,7 +21,7 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak ptx lint docs look image tutorial clean
+.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak ptx lint docs look image tutorial ros-tarball clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -92,6 +93,12 @@ image:
 
 tutorial: setup
 	@$(ENV) exec python docs/type_tutorial.py $(ARGS)
+
+# launch/ and config/ of the package are links to those above it, which a release of the package alone does not have.
+ros-tarball:
+	@rm -rf build/ros && mkdir -p build/ros/all && git archive HEAD | tar -x -C build/ros/all
+	@tar -C build/ros/all --dereference --exclude=yolo_trt_node/config/compress -czf build/ros/yolo_ros.tar.gz \
+	  yolo_trt_node -C ros2_ws/src yolo_autonomy && rm -r build/ros/all && echo build/ros/yolo_ros.tar.gz
 
 clean:
 	rm -rf demo demo-real demo-landing runs site ros2_ws/build ros2_ws/install ros2_ws/log

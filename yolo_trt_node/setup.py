@@ -43,6 +43,8 @@ setup(
     ],
     # ROS resolves the other dependencies (package.xml); naming them here would break on apt's OpenCV.
     install_requires=["setuptools"],
+    # By this colcon knows that there are tests.
+    extras_require={"test": ["pytest"]},
     zip_safe=False,
     entry_points={
         "console_scripts": [
