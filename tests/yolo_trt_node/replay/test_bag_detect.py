@@ -271,7 +271,7 @@ def test_an_unfinished_run_is_not_gone_on_with_by_another(
 
 
 def test_two_runs_cannot_write_one_output(tmp_path, model, flight, monkeypatch, capsys):
-    arguments = [flight, "--model", model, "-o", str(tmp_path / "out")]
+    arguments = [flight, "--model", model, "-o", str(tmp_path / "out"), "--threads", "1"]
     detect, tried = Detector.detect, []
 
     def meanwhile(self, images):
