@@ -16,11 +16,12 @@ import yaml
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from yolo_compress import files, records
+from yolo_compress import files, ready, records
 from yolo_compress.config.loading import Arms
 from yolo_compress.config.sections import Recipe
 from yolo_compress.data.labelled import read_split
 from yolo_compress.errors import UserError
+from yolo_compress.export.deliver import MeasuredOn
 from yolo_compress.measure.accuracy import evaluate_images
 from yolo_compress.measure.latency import Latency
 from yolo_compress.measure.matches import Matches
@@ -344,6 +345,30 @@ def keep(arms: Arms, result: ComparisonResult, page: Path | None = None) -> Path
         before, after = text.partition(start)[0], text.partition(end)[2]
         files.write_text(page, f"{before}{start}\n{section}\n{end}{after}")
     return folder
+
+
+def make_arm_ready(arms: Arms, arm: str, seed: int, folder: Path) -> Path:
+    """Export an arm's model as fp16 with a complete card into a folder of models, and list it there.
+
+    Raises:
+        UserError: there is no such arm, or its model or the images are not there.
+    """
+    output, base, shown = arms.base.output, arms.base, _shown(arms)
+    if arm not in shown:
+        raise UserError(f"there is no arm {arm}; the arms are {', '.join(shown)}")
+    data = output / "data.yaml"
+    if not data.is_file():
+        raise UserError(f"{data} is not there: a model is measured before it is made ready")
+    stages = plan(_seeded(shown[arm], seed))
+    own = [stage for stage in stages if stage.kind == stages[-1].kind or stage.name == "dense"]
+    source = str(base.data.yaml.stem if base.data.yaml else "scenes")
+    return ready.make_ready(
+        [_folder(output, stage) for stage in (own if stages[-1].kind == "pruned" else stages[-1:])],
+        MeasuredOn(data, base.evaluate.split, source, base.threads),
+        base.evaluate.iou_threshold,
+        f"{output.name}_{arm}",
+        folder,
+    )
 
 
 def measure_times(arms: Arms, console: Console) -> None:

@@ -162,6 +162,13 @@ def compare_command(
         bool,
         typer.Option("--keep", help="With --collect: write records, tables and pictures into `records:`."),
     ] = False,
+    ready: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --collect and --arm: a folder of models; the arm's is exported into it as fp16 and "
+            "listed in its README.md.",
+        ),
+    ] = None,
     page: Annotated[
         Path | None,
         typer.Option(help="With --keep: a Markdown page whose section of this comparison is written anew."),
@@ -186,6 +193,10 @@ def compare_command(
             if time:
                 comparison.measure_times(arms, console)
             result = comparison.collect(arms, console)
+            if ready is not None:
+                chosen = arms.comparison.seeds[0] if seed is None else seed
+                made = comparison.make_arm_ready(arms, arm or arms.comparison.ratio_to, chosen, ready)
+                console.print(f"ready to fly: {made}", soft_wrap=True)
             if keep:
                 kept = comparison.keep(arms, result, page)
                 console.print(f"kept: {kept}", soft_wrap=True)
