@@ -59,7 +59,7 @@ def test_a_model_that_is_ready_to_fly_is_small_complete_and_loads(path: Path) ->
     assert {"command", "finished", "params", "gmacs"} <= card["training"].keys()
     assert "/" not in card["accuracy"]["dataset"]
     assert f"`{path.name}`" in (MODELS / "README.md").read_text(encoding="utf-8")
-    detector = Detector.load(path, backend="onnxruntime")
+    detector = Detector.load(path)
     assert list(detector.card.names) == card["names"]
     found = detector.detect([np.zeros((240, 320, 3), np.uint8)])[0]
     assert found.boxes.shape == (len(found.scores), 4)
