@@ -74,7 +74,10 @@ def prune_command(
         Path | None, typer.Option("--output", "-o", help="The .pt to write; by default NAME-pruned.pt.")
     ] = None,
 ) -> None:
-    """Remove channels from a checkpoint; the result opens in any Ultralytics. Fine-tune it by `distill`."""
+    """Remove channels from a checkpoint; the result opens in any Ultralytics. Fine-tune it by `distill`.
+
+    By importance lamp over the whole network unless KEY=VALUE says otherwise.
+    """
     from yolo_compress.checkpoints import load_model, save_model
     from yolo_compress.config.loading import load_section
     from yolo_compress.config.techniques import Prune
@@ -85,7 +88,10 @@ def prune_command(
     targets = {"params": params, "macs": macs, "latency": latency}
     given = [f"target.{name}={share}" for name, share in targets.items() if share is not None]
     given += [f"board={board}"] if board else []
-    settings = load_section(Prune, [*(overrides or []), *given], "the pruning")
+    # What the shipped recipes do, unless told otherwise; a share of each layer leaves nothing to rank.
+    uniform = any(override.startswith("target.channels") for override in overrides or ())
+    best = ["importance=lamp"] + ([] if uniform else ["scope=global"])
+    settings = load_section(Prune, [*best, *(overrides or []), *given], "the pruning")
     if settings.board and settings.target.latency is None:
         raise UserError("--board times models: say what share of the time to keep, as in --latency 0.6")
     measures = settings.sensitivity or settings.importance == "taylor"
