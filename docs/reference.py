@@ -6,6 +6,7 @@ They are written nowhere: MkDocs gets them as generated files, so that they cann
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -62,6 +63,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def pages() -> dict[str, str]:
     """Return the reference pages by name."""
     makers: dict[str, Callable[[], Iterator[str]]] = {"commands": commands, "recipe": recipe, "node": node}
+    makers["adapters"] = adapters
     return {name: "\n".join(make()) + "\n" for name, make in makers.items()}
 
 
@@ -244,6 +246,37 @@ def node() -> Iterator[str]:
             does = " and ".join(word for verb, word in words.items() if group.get(verb) == "ALLOW")
             for entry in group.iter(kind):
                 yield f"| {kind} | `{entry.text}` | {does} |"
+
+
+# The adapters of yolo_autonomy: launch file, program, and the module with its parameters.
+ADAPTERS = (
+    ("target", "target_selection", "target"),
+    ("mavlink", "mavlink_target", "mavlink"),
+    ("px4", "px4_target", "follow"),
+    ("obstacles", "obstacle_cloud", "obstacles"),
+    ("annotations", "image_annotations", "annotations"),
+)
+
+
+def adapters() -> Iterator[str]:
+    """Give every parameter of the adapters to autopilots, planners and ground stations."""
+    folder = str(ROOT / "ros2_ws" / "src" / "yolo_autonomy")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    yield "# The adapters"
+    yield ""
+    yield "Each is a node of `yolo_autonomy` with a launch file, `ros2 launch yolo_autonomy NAME.launch.py`,"
+    yield "whose arguments have the parameters' names."
+    for launch, program, module in ADAPTERS:
+        yield ""
+        yield f"## {launch}.launch.py: {program}"
+        yield ""
+        yield "| parameter | | default |"
+        yield "|---|---|---|"
+        table = importlib.import_module(f"yolo_autonomy.{module}").PARAMETERS
+        for name, (default, text) in table.items():
+            shown = f"`{default}`" if default not in ("", [""]) else ""
+            yield f"| `{name}` | {_cell(text)} | {_cell(shown)} |"
 
 
 def _cell(text: str) -> str:

@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # Made when the site is built; see docs/reference.py.
-GENERATED = {ROOT / "docs" / "reference" / f"{name}.md" for name in ("node", "commands", "recipe")}
+REFERENCE = ("node", "commands", "recipe", "adapters")
+GENERATED = {ROOT / "docs" / "reference" / f"{name}.md" for name in REFERENCE}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
