@@ -336,6 +336,24 @@ def test_records_without_models_print_the_same_again(finished: Finished, tmp_pat
         collect(replace(elsewhere, recipes=other))
 
 
+def test_the_records_that_are_kept_here_are_of_the_recipes_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UAV_DATA", "/elsewhere")
+    folder = Path(__file__).parents[2]
+    for kept in (folder / "docs/results/records").iterdir():
+        arms = load_comparison(
+            folder / f"config/compress/{kept.name}.yaml", [f"output={tmp_path / 'nothing'}"]
+        )
+        result = collect(arms)
+        assert all(row.matches.keys() == row.accuracy.keys() for row in result.rows)
+        assert all(
+            row.matches[seed].ap50()[0] == pytest.approx(accuracy.ap50, abs=1e-3)
+            for row in result.rows
+            for seed, accuracy in row.accuracy.items()
+        )
+
+
 def test_the_saved_comparison_describes_the_same_stages(finished: Finished) -> None:
     arms, _, _, _, output = finished
     again = load_comparison(output / "comparison.yaml")
