@@ -5,6 +5,9 @@
 # make demo-real the same flight with real aerial images: UAV_DATA=<folder> make demo-real
 # make test-old  the tests without ROS at the old end: Python 3.10, NumPy 1.21, OpenCV 4.5
 # make soak      six hours of simulated flight in minutes: is the node's memory flat?
+# make fuzz      10,000 mutations of each kind of file that strangers may send: read or refused, nothing else
+# make kills     SIGKILL at random moments of a run, a comparison and a bag: do they end as undisturbed?
+# make audit     known faults of the installed packages, by pip-audit
 # make ptx       compile the CUDA kernel as it is shipped
 # make lint      ruff, mypy, the Dockerfiles, the licence of each file, the site's links
 # make docs      the site, into site/
@@ -21,7 +24,7 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 ENV := source .venv/env.sh &&
 
-.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak ptx lint docs look image tutorial ros-tarball clean
+.PHONY: help setup demo demo-real demo-landing px4-msgs test test-old soak fuzz kills audit ptx lint docs look image tutorial ros-tarball clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -67,6 +70,15 @@ test-old: .venv-old/made
 
 soak: setup
 	@$(ENV) exec python benchmarks/soak.py --minutes 360 $(ARGS)
+
+fuzz: setup
+	@$(ENV) exec python benchmarks/fuzz.py $(ARGS)
+
+kills: setup
+	@$(ENV) exec python benchmarks/kills.py $(ARGS)
+
+audit: setup
+	@$(PYTHON) ros2_ws/audit.py
 
 # The CUDA kernel as shipped, from its source, with the NVRTC that set-up has downloaded.
 ptx: setup

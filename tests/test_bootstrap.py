@@ -163,3 +163,19 @@ def test_every_package_is_installed_with_its_hashes_and_a_wrong_one_is_refused(
             with pytest.raises(bootstrap.SetupError, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
                 bootstrap.install_checked(Path(sys.executable), ["tiny==1"], known, *words)
         assert (tmp_path / "site" / "tiny.py").is_file() == fits
+
+
+def test_an_audit_says_what_is_known_and_what_could_not_be_asked(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    audit = importlib.import_module("audit")
+    fault = {"id": "CVE-1", "fix_versions": ["2"]}
+    unknown = {"name": "b", "skip_reason": "not found"}
+    sound, faulty = ({"name": "a", "version": "1", "vulns": found} for found in ([], [fault]))
+    assert audit.verdict([unknown]) == (
+        "audit: this index has no database of faults; none of 1 packages could be asked for",
+        2,
+    )
+    assert audit.verdict([sound, unknown])[1] == 0
+    text, code = audit.verdict([faulty, unknown])
+    assert "a 1: CVE-1, mended in 2\naudit: 1 known faults in 1 packages; 1 are not known" in text
+    assert code == 1
