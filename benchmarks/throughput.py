@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 from detector import load_frames  # the benchmark beside this one
 from yolo_trt_node.detector import Detector, DetectorOptions
@@ -23,7 +24,6 @@ from yolo_trt_node.memory import keep_freed_images
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bag_detect import detect_in_bag
 from yolo_trt_node.replay.bags import BagWriter, typestore
-from yolo_trt_node.replay.sources import to_jpeg
 
 WANTED = 0.95
 PERIOD_NS = 33_000_000
@@ -39,7 +39,9 @@ def write_bag(path: Path, frames: np.ndarray, count: int, jpeg: bool) -> None:
             kind, data = messages.IMAGE_TYPE, b""
             if jpeg:
                 kind = messages.COMPRESSED_TYPE
-                data = messages.compressed_image(store, header, "jpeg", to_jpeg(frame))
+                data = messages.compressed_image(
+                    store, header, "jpeg", cv2.imencode(".jpg", frame)[1].tobytes()
+                )
             else:
                 data = messages.image(store, header, frame)
             bag.write("/camera", kind, data, index * PERIOD_NS)
