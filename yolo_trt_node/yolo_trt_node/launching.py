@@ -296,7 +296,7 @@ def camera_topics(bag: Path, asked_for: Sequence[str]) -> tuple[list[str], list[
         ValueError: it cannot be read, or has no such images.
     """
     # Only a replay needs what reads bags.
-    from yolo_trt_node.replay.bag_detect import image_connections
+    from yolo_trt_node.replay.bag_images import image_connections
     from yolo_trt_node.replay.bags import BagError, open_bag
     from yolo_trt_node.replay.messages import IMAGE_TYPES
     from yolo_trt_node.replay.sources import CAMERA_TYPES

@@ -21,7 +21,8 @@ from yolo_trt_node.detector import Detector
 from yolo_trt_node.images.reader import ImageReader
 from yolo_trt_node.node import parameters
 from yolo_trt_node.replay import messages
-from yolo_trt_node.replay.bag_detect import main, read_pictures
+from yolo_trt_node.replay.bag_detect import main
+from yolo_trt_node.replay.bag_images import read_pictures
 from yolo_trt_node.replay.bags import STORAGES, BagWriter, is_latched, open_bag, typestore
 from yolo_trt_node.replay.journal import Journal
 from yolo_trt_node.tracking import Tracker
@@ -492,3 +493,40 @@ def test_compressed_video_is_answered_as_its_decoded_frames_are(tmp_path, model,
     assert found[0] == found[1]
     assert len(found[0]) == len(pictures)
     assert all(len(data) > 100 for data in found[0]), "each has its box"
+
+
+@pytest.mark.parametrize("images", ["original", "annotated"])
+def test_images_are_written_beside_the_detections_where_asked(tmp_path, model, flight, monkeypatch, images):
+    command = [str(flight), "--model", str(model), "--images", images, "-o", str(tmp_path / "found")]
+    add = Journal.add
+
+    def stop_after_four(journal, answers):
+        add(journal, answers)
+        if journal.count >= 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "add", stop_after_four)
+        assert main(command) == 130
+    assert main(command) == 0
+    found, given = {}, []
+    with open_bag(tmp_path / "found") as bag:
+        for connection, log_ns, data in bag.messages():
+            found.setdefault(connection.topic, []).append((connection.msgtype, log_ns, bytes(data)))
+    with open_bag(Path(flight)) as bag:
+        given += [(c.topic, c.msgtype, log_ns, bytes(data)) for c, log_ns, data in bag.messages()]
+    for topic in {topic for topic, kind, _, _ in given if kind in messages.IMAGE_TYPES}:
+        sent = [(kind, log_ns, data) for name, kind, log_ns, data in given if name == topic]
+        if images == "original":
+            assert found[topic] == sent
+            continue
+        assert topic not in found
+        pictures = found[f"{topic}/annotated/compressed"]
+        assert [log_ns for _, log_ns, _ in pictures] == [log_ns for _, log_ns, _ in sent]
+        for (kind, _, before), (_, _, after) in zip(sent, pictures, strict=True):
+            head, frame = messages.frame_from_cdr(STORE, kind, before, 10**6)
+            drawn_head, drawn = messages.frame_from_cdr(STORE, messages.COMPRESSED_TYPE, after, 10**6)
+            assert drawn_head == head
+            difference = np.abs(drawn.to_bgr().astype(int) - frame.to_bgr())
+            assert difference.max() > 100, "a box is drawn in"
+            assert np.median(difference) < 20, "the rest is the image"

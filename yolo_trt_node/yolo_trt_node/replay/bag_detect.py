@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import heapq
 import itertools
 import json
 import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from rosbags.interfaces import Connection
 from yolo_trt_node.boxes import Detections
 from yolo_trt_node.cdr import serialized_detections
 from yolo_trt_node.detector import Detector, DetectorOptions, ModelError
-from yolo_trt_node.images.errors import ImageError
+from yolo_trt_node.drawing import draw_detections
 from yolo_trt_node.images.reader import ImageReader
 from yolo_trt_node.images.thermal import AUTO_RANGE
 from yolo_trt_node.node_options import NODE_OPTIONS, Settings
@@ -42,6 +44,7 @@ from yolo_trt_node.options import add_arguments
 from yolo_trt_node.params_file import add_params_file, option_values
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.bag_files import Bag
+from yolo_trt_node.replay.bag_images import image_connections, read_pictures
 from yolo_trt_node.replay.bags import (
     STORAGES,
     BagError,
@@ -52,6 +55,7 @@ from yolo_trt_node.replay.bags import (
     typestore,
 )
 from yolo_trt_node.replay.bags import messages as read_messages
+from yolo_trt_node.replay.coders import JpegCoder
 from yolo_trt_node.replay.journal import Answer, BagImage, Journal, Result
 from yolo_trt_node.replay.lanes import detect_in_order, lanes_for, read_ahead
 from yolo_trt_node.replay.many import detect_in_bags
@@ -68,32 +72,10 @@ OFFLINE_OPTIONS = tuple(
 )
 """The node's options that mean something without a node."""
 
-_FORMAT = 3  # of the journal and what lies in it
-_COMPRESSED = "/compressed"
+IMAGES = ("none", "original", "annotated")
+"""Which images are written beside the detections."""
 
-
-def image_connections(bag: Bag, topics: Sequence[str]) -> list[Connection]:
-    """Choose the image topics of a bag.
-
-    Args:
-        bag: open.
-        topics: the ones wanted; without any all, but not the compressed twin of a topic that is there raw.
-
-    Raises:
-        BagError: there are none.
-    """
-    images = [c for c in bag.connections if c.msgtype in messages.IMAGE_TYPES]
-    names = {c.topic for c in images}
-    missing = [topic for topic in topics if topic not in names]
-    if missing or not images:
-        lost = f"has no images on {', '.join(missing)}" if missing else "has no images"
-        held = ", ".join(f"{c.topic} ({c.msgtype})" for c in bag.connections)
-        raise BagError(f"{bag.path} {lost}; it holds {held or 'nothing'}")
-    if topics:
-        return [c for c in images if c.topic in topics]
-    return [
-        c for c in images if not (c.topic.endswith(_COMPRESSED) and c.topic[: -len(_COMPRESSED)] in names)
-    ]
+_FORMAT = 4  # of the journal and what lies in it
 
 
 @explained_disk_errors
@@ -108,6 +90,7 @@ def detect_in_bag(
     storage: str = "mcap",
     max_pixels: int = 64_000_000,
     thermal_range: str = AUTO_RANGE,
+    images: str = "none",
 ) -> Result:
     """Detect in every image of a bag; go on with a run that was broken off.
 
@@ -121,6 +104,8 @@ def detect_in_bag(
         storage: one of `bags.STORAGES`.
         max_pixels: compressed images with more are not read.
         thermal_range: which counts of 16-bit images become black and white (`ThermalRange`).
+        images: one of `IMAGES`: written beside the detections, as they are, or as JPEG with the boxes drawn
+            in on ``TOPIC/annotated/compressed``.
 
     Raises:
         BagError: a bag cannot be read or written.
@@ -147,6 +132,7 @@ def detect_in_bag(
             "backend": detector.backend,
             "max_pixels": max_pixels,
             "thermal_range": thermal_range,
+            "images": images,
         }
         with Journal(work / "answers.sqlite3", json.loads(json.dumps(identity))) as journal:
             progress = ProgressLine(sum(c.msgcount for c in connections), journal.count, detector.backend)
@@ -167,9 +153,10 @@ def detect_in_bag(
                         if found is not None:
                             track(trackers, picture, found)
                 batches = iter(lambda: list(islice(pictures, options.max_batch)), [])
+                draw = partial(with_boxes, store, detector.card.names) if images == "annotated" else None
                 with closing(detect_in_order(lanes, batches)) as done:
                     for batch, detected in done:
-                        journal.add(answers(batch, detected, trackers))
+                        journal.add(answers(batch, detected, trackers, draw))
                         progress.show(journal.count)
             finally:
                 pictures.close()
@@ -178,76 +165,47 @@ def detect_in_bag(
             result = journal.result("".join(damage))
             # An empty bag has no start.
             start_ns = bag.start_time if bag.message_count else 0
-            write_bag(store, work / output.name, storage, journal, detector, connections, start_ns)
+            write_bag(
+                store,
+                work / output.name,
+                storage,
+                journal,
+                detector,
+                connections,
+                start_ns,
+                bag if images == "original" else None,
+            )
     (work / output.name).rename(output)
     shutil.rmtree(work)
     return result
 
 
-def read_pictures(
-    store: Any,
-    bag: Bag,
-    connections: Sequence[Connection],
-    skip: int,
-    readers: Mapping[str, ImageReader],
-    damage: list[str],
-) -> Iterator[BagImage]:
-    """Decode the images of a bag, but for the first few; it ends where the bag is damaged, and says so.
-
-    Args:
-        store: the message types.
-        bag: open.
-        connections: the image topics.
-        skip: how many pictures are not wanted. They are decoded only where others build on them.
-        readers: one for each topic, without a message read.
-        damage: gets what is wrong with the bag.
-    """
-    begun: set[str] = set()
-    made = 0
-
-    def pictures() -> Iterator[BagImage]:
-        for connection, log_ns, data in read_messages(bag, connections):
-            topic, reader = connection.topic, readers[connection.topic]
-            if made < skip and topic in begun and not reader.remembers:
-                yield BagImage(topic, log_ns, None, None, "")
-                continue
-            begun.add(topic)
-            try:
-                message = messages.from_cdr(store, connection.msgtype, data)
-                found = reader.read(message, (messages.header_of(store, message), log_ns))
-            except ImageError as error:
-                yield BagImage(topic, log_ns, None, None, error.reason)
-            else:
-                yield from (BagImage(topic, at_ns, header, frame, "") for (header, at_ns), frame in found)
-        for topic, reader in readers.items():
-            yield from (
-                BagImage(topic, at_ns, header, frame, "") for (header, at_ns), frame in reader.finish()
-            )
-
-    try:
-        for picture in pictures():
-            made += 1
-            if made > skip:
-                yield picture
-    except BagError as error:
-        damage.append(str(error))
-
-
 def answers(
-    batch: Sequence[BagImage], detected: Iterable[Detections], trackers: Mapping[str, Tracker]
+    batch: Sequence[BagImage],
+    detected: Iterable[Detections],
+    trackers: Mapping[str, Tracker],
+    draw: Callable[[BagImage, Detections], bytes] | None = None,
 ) -> list[Answer]:
     """Make answers of what was found in a batch's readable pictures, and follow the objects, by topic.
 
-    Trackers see the pictures in the order of the calls.
+    Trackers see the pictures in the order of the calls. ``draw`` makes a message of a picture with its boxes.
     """
     each, made = iter(detected), []
     for picture in batch:
-        found, message = None, None
+        found, message, annotated = None, None, None
         if picture.frame is not None:
             found = track(trackers, picture, next(each))
             message = serialized_detections(picture.header, found)
-        made.append(Answer(picture, found, message))
+            annotated = draw(picture, found) if draw else None
+        made.append(Answer(picture, found, message, annotated))
     return made
+
+
+def with_boxes(store: Any, names: Sequence[str], picture: BagImage, found: Detections) -> bytes:
+    """Serialise a readable picture with boxes drawn in, as JPEG."""
+    assert picture.frame is not None
+    drawn = draw_detections(picture.frame.to_bgr(), found, names)
+    return JpegCoder().message(store, picture.header, drawn)
 
 
 def track(trackers: Mapping[str, Tracker], picture: BagImage, found: Detections) -> Detections:
@@ -267,8 +225,9 @@ def write_bag(
     detector: Detector,
     connections: Sequence[Connection],
     start_ns: int,
+    source: Bag | None = None,
 ) -> None:
-    """Write the bag of answers; the same answers give the same bag, byte for byte."""
+    """Write the bag of answers, and of ``source``'s images; the same give the same bag, byte for byte."""
     shutil.rmtree(path, ignore_errors=True)
     header = messages.header(store, start_ns, "")
     label = messages.label_info(store, header, detector.card.names, detector.score_threshold)
@@ -282,9 +241,36 @@ def write_bag(
             writer.write(topic, kind, data, start_ns)
         for connection in connections:
             writer.add(answer_topic(connection.topic), messages.DETECTIONS_TYPE)
-        for topic, log_ns, message in journal.answers():
-            writer.write(answer_topic(topic), messages.DETECTIONS_TYPE, message, log_ns)
+        kinds = {
+            messages.DETECTIONS_TYPE: ("/detections", journal.answers()),
+            JpegCoder.kind: (f"/annotated{JpegCoder.beside}", journal.annotated()),
+        }
+        parts = [_under(beside, kind, rows) for kind, (beside, rows) in kinds.items()]
+        parts.append(_originals(source, connections))
+        for log_ns, topic, kind, data in heapq.merge(*parts, key=lambda part: part[0]):
+            writer.write(topic, kind, data, log_ns)
     flush_to_disk(path)
+
+
+def _under(
+    beside: str, kind: str, rows: Iterator[tuple[str, int, bytes]]
+) -> Iterator[tuple[int, str, str, bytes]]:
+    """Yield log time, topic, type and content of what is published beside the images' topics."""
+    for topic, log_ns, data in rows:
+        yield log_ns, topic + beside, kind, data
+
+
+def _originals(
+    source: Bag | None, connections: Sequence[Connection]
+) -> Iterator[tuple[int, str, str, bytes]]:
+    """Yield log time, topic, type and content of a bag's images, as far as they can be read."""
+    if source is None:
+        return
+    try:
+        for connection, log_ns, data in read_messages(source, connections):
+            yield log_ns, connection.topic, connection.msgtype, data
+    except BagError:
+        return  # where the answers end, too, and that was said
 
 
 def answer_topic(image_topic: str) -> str:
@@ -322,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             storage=given.storage,
             max_pixels=settings.node.max_pixels,
             thermal_range=settings.node.thermal_range,
+            images=given.images,
         )
         bad = sum(result.unreadable.values())
         if given.report:
@@ -350,7 +337,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _many(given: argparse.Namespace) -> int:
     """Detect in many bags; return the exit status."""
-    words = ["--storage", given.storage, *(["--topics", *given.topics] if given.topics else [])]
+    words = ["--storage", given.storage, "--images", given.images]
+    if given.topics:
+        words += ["--topics", *given.topics]
     try:
         values = option_values(given, OFFLINE_OPTIONS)
         settings = Settings.read(values)
@@ -404,6 +393,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--storage", choices=tuple(STORAGES), default="mcap", help="of the new bag; default: %(default)s"
+    )
+    parser.add_argument(
+        "--images",
+        choices=IMAGES,
+        default="none",
+        help="write the images beside the detections: as they are, or as JPEG with the boxes drawn in on "
+        "TOPIC/annotated/compressed; default: %(default)s",
     )
     add_params_file(parser)
     add_arguments(parser, OFFLINE_OPTIONS)

@@ -42,7 +42,8 @@ from yolo_trt_node.options import add_arguments
 from yolo_trt_node.params_file import add_params_file, option_values
 from yolo_trt_node.replay import messages
 from yolo_trt_node.replay.answers import detection_topics, read_answers, read_names, stamp_of, time_of
-from yolo_trt_node.replay.bag_detect import OFFLINE_OPTIONS, detect_in_bag, image_connections, read_pictures
+from yolo_trt_node.replay.bag_detect import OFFLINE_OPTIONS, detect_in_bag
+from yolo_trt_node.replay.bag_images import image_connections, read_pictures
 from yolo_trt_node.replay.bags import BagError, flush_to_disk, open_bag, typestore
 from yolo_trt_node.replay.journal import BagImage
 from yolo_trt_node.replay.label_choice import AnsweredImage, ChosenImage, choose_images, judge, validation

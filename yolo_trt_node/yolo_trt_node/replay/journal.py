@@ -50,11 +50,15 @@ class Result:
 
 
 class Answer(NamedTuple):
-    """What was found in a picture, and the message that says so; ``None`` where it cannot be read."""
+    """What was found in a picture, the message that says so, and the picture with boxes where that is wanted.
+
+    ``None`` where it cannot be read.
+    """
 
     picture: BagImage
     found: Detections | None
     message: bytes | None
+    annotated: bytes | None = None
 
 
 def _pack(found: Detections) -> bytes:
@@ -105,7 +109,7 @@ class Journal:
                 self._database.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT)")
                 self._database.execute(
                     "CREATE TABLE IF NOT EXISTS answers (number INTEGER PRIMARY KEY, topic TEXT, "
-                    "log_ns INTEGER, boxes INTEGER, message BLOB, reason TEXT, found BLOB)"
+                    "log_ns INTEGER, boxes INTEGER, message BLOB, reason TEXT, found BLOB, annotated BLOB)"
                 )
                 found = self._database.execute("SELECT identity FROM run").fetchone()
                 if found is None:
@@ -147,11 +151,12 @@ class Journal:
                 answer.message,
                 answer.picture.reason,
                 None if answer.found is None else _pack(answer.found),
+                answer.annotated,
             )
             for index, answer in enumerate(answers)
         ]
         try:
-            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except sqlite3.Error:
             self._database.rollback()  # half a batch must not be kept
             raise
@@ -168,6 +173,12 @@ class Journal:
         """Yield topic of the image, log time and message of each answer, in order."""
         yield from self._database.execute(
             "SELECT topic, log_ns, message FROM answers WHERE message IS NOT NULL ORDER BY number"
+        )
+
+    def annotated(self) -> Iterator[tuple[str, int, bytes]]:
+        """Yield topic of the image, log time and message of each picture with boxes, in order."""
+        yield from self._database.execute(
+            "SELECT topic, log_ns, annotated FROM answers WHERE annotated IS NOT NULL ORDER BY number"
         )
 
     def found(self) -> Iterator[Detections | None]:
