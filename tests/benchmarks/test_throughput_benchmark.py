@@ -21,4 +21,4 @@ def test_a_toy_on_small_frames(tmp_path, monkeypatch, capsys, kind):
     runpy.run_path(str(FOLDER / "throughput.py"), run_name="__main__")
     printed = capsys.readouterr().out
     for label in ("bare backend", "bag_detect", "ratio"):
-        assert float(re.search(rf"^  {label}\s+(\d+\.\d+)", printed, re.MULTILINE)[1]) > 0
+        assert float(re.search(rf"^  {label}\s+(\d+\.\d+)", printed, re.MULTILINE)[1]) >= 0
