@@ -25,7 +25,7 @@ LAYERS = {
         ("stages",),
         ("pruning", "sparsity", "distillation", "dense"),
         ("run",),
-        ("compare", "verdicts", "report", "readiness", "compress", "cluster"),
+        ("compare", "verdicts", "report", "readiness", "compress", "cluster", "records", "ready"),
         ("demo", "doctor", "cli"),
     ),
     "yolo_trt_node": (
