@@ -200,7 +200,7 @@ def test_a_full_disk_is_a_sentence(
     assert ran
     words = {**outputs(strange, tmp_path), "report": (strange / "run",)}[verb]
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)  # what every file is written by
