@@ -54,6 +54,7 @@ def test_fixed_shapes_of_the_graph_win_over_the_nominal_size():
         ([TensorSpec("x", "tensor(uint8)", (1, 3, 64, 64))], [RAW], "supported are float32 and float16"),
         ([IMAGE], [TensorSpec("y", "float32", (1, 1000))], "no YOLOv8-style detector"),
         ([IMAGE], [RAW, RAW], "no YOLOv8-style detector"),
+        ([IMAGE], [TensorSpec("y", "bf16", (1, 7, 84))], "gives bf16; supported are float32 and float16"),
         ([TensorSpec("x", "float32", (1, 3, 60, 64))], [RAW], "no multiple of its stride 8"),
         ([TensorSpec("x", "float32", (1, 3, 32768, 64))], [RAW], "more than 16384 a side"),
         ([TensorSpec("x", "float32", (1, 3, 16384, 16384))], [RAW], "64 Mpx in all"),

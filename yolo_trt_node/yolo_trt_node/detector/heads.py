@@ -63,7 +63,7 @@ def check_outputs(outputs: tuple[TensorSpec, ...]) -> TensorSpec:
     """Return a detector's one output.
 
     Raises:
-        ModelError: there are others, or it has another rank.
+        ModelError: there are others, or it has another rank, or numbers of a type that cannot be read.
     """
     found = "; ".join(map(str, outputs[:6]))
     if any(len(output.shape) == 5 for output in outputs):
@@ -79,6 +79,12 @@ def check_outputs(outputs: tuple[TensorSpec, ...]) -> TensorSpec:
         raise ModelError(
             "the model is no YOLOv8-style detector: expected one output of shape [N, 4 + classes, anchors] "
             f"or [N, detections, 6], found {found or 'none'}; {EXPORT_AGAIN}"
+        )
+    # An engine built elsewhere may end in a type that no array here has.
+    if outputs[0].dtype.startswith(("bf", "fp8", "fp4", "float8", "float4")):
+        raise ModelError(
+            f"the output {found} gives {outputs[0].dtype}; supported are float32 and float16 outputs (layers "
+            "may compute in less): build the engine again from the ONNX file, or export that again"
         )
     return outputs[0]
 
