@@ -336,14 +336,13 @@ def keep(arms: Arms, result: ComparisonResult, page: Path | None = None) -> Path
         picture.unlink()  # the vector pictures say the same
     files.write_text(folder / MARKDOWN, result.markdown(drawn))
     if page is not None:
-        start, end = f"<!-- {folder.name} -->\n", f"<!-- /{folder.name} -->"
-        text = page.read_text(encoding="utf-8")
-        if start not in text or end not in text:
-            raise UserError(f"{page} has no section between {start.strip()} and {end}")
         place = os.path.relpath(folder, page.parent)
         section = result.markdown({what: f"{place}/{name}" for what, name in drawn.items()})
-        before, after = text.partition(start)[0], text.partition(end)[2]
-        files.write_text(page, f"{before}{start}\n{section}\n{end}{after}")
+        name = folder.name
+        written = files.with_section(page.read_text(encoding="utf-8"), name, section)
+        if written is None:
+            raise UserError(f"{page} has no section between <!-- {name} --> and <!-- /{name} -->")
+        files.write_text(page, written)
     return folder
 
 

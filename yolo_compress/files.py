@@ -54,6 +54,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def with_section(text: str, name: str, content: str) -> str | None:
+    """Return a Markdown text whose section of this name is written anew.
+
+    Args:
+        text: the page.
+        name: the section stands between ``<!-- name -->`` and ``<!-- /name -->``.
+        content: what shall stand there.
+
+    Returns:
+        The new text; ``None`` where the page has no such section.
+    """
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, opened, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    return f"{before}{start}\n{content}\n{end}{after}" if opened and closed else None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the mapping in a JSON file; an empty one where there is none, or anything else."""
     try:

@@ -12,7 +12,7 @@ from yolo_compress.export.card import CardFacts, read_card, update_card
 from yolo_compress.export.deliver import MeasuredOn, deliver
 from yolo_compress.run.record import CHECKPOINT, percent, read_record
 
-START, END = "<!-- ready -->\n", "<!-- /ready -->"
+SECTION = "ready"  # of the README
 README = "README.md"
 
 
@@ -85,9 +85,10 @@ def _list(folder: Path) -> None:
             f"{percent(accuracy['ap'])} | {accuracy['images']} images of {accuracy['dataset']}, "
             f"{accuracy['split']} | `{training['command']}`, {training['finished'][:10]} |"
         )
-    section = START + "\n" + "\n".join(rows) + "\n\n" + END
-    if START in text and END in text:
-        text = text.partition(START)[0] + section + text.partition(END)[2]
-    else:
-        text = f"{text}\n{section}\n" if text else f"{section}\n"
-    files.write_text(path, text)
+    content = "\n".join(rows) + "\n"
+    written = files.with_section(text, SECTION, content)
+    if written is None:
+        marks = f"<!-- {SECTION} -->\n<!-- /{SECTION} -->\n"
+        written = files.with_section(f"{text}\n{marks}" if text else marks, SECTION, content)
+    assert written is not None
+    files.write_text(path, written)

@@ -21,11 +21,11 @@ from yolo_compress.measure.accuracy import Accuracy
 from yolo_compress.measure.latency import Latency
 from yolo_compress.measure.matches import Matches
 from yolo_compress.run.record import read_record
+from yolo_compress.training.job import HISTORY
 from yolo_compress.verdicts import ComparisonResult, Row
 
 RECORDS = "records.json"
 _MATCHES = "matches"
-HISTORY = "history.json"
 # Of a stage's record, what anybody may want to know later.
 _TOLD = (
     "stage",
